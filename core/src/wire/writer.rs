@@ -1,0 +1,176 @@
+//! Writes Kafka's primitive types, and hands record data on without copying it.
+
+use alloc::vec::Vec;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::record_bytes::RecordBytes;
+use super::tagged::TaggedFields;
+use super::types::{TopicId, WireStr};
+
+/// An encoded message as the slices that make it up, in order: fields are written here, record data is
+/// shared with whoever holds it. Meant for vectored writes.
+#[derive(Clone, Debug, Default)]
+pub struct Chunks {
+    slices: Vec<Bytes>,
+    /// What follows the last slice and may still grow.
+    tail: BytesMut,
+}
+
+impl Chunks {
+    /// Nothing yet; allocates nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes in all.
+    pub fn size_bytes(&self) -> usize {
+        self.slices.iter().map(Bytes::len).sum::<usize>() + self.tail.len()
+    }
+
+    /// The slices in order.
+    pub fn into_slices(mut self) -> Vec<Bytes> {
+        self.end_slice();
+        self.slices
+    }
+
+    /// Everything as one allocation; copies unless there is one slice only.
+    pub fn into_bytes(self) -> Bytes {
+        let size_bytes = self.size_bytes();
+        let mut slices = self.into_slices();
+        if slices.len() == 1 {
+            return slices.swap_remove(0);
+        }
+        let mut joined = BytesMut::with_capacity(size_bytes);
+        for slice in &slices {
+            joined.put_slice(slice);
+        }
+        joined.freeze()
+    }
+
+    fn end_slice(&mut self) {
+        if !self.tail.is_empty() {
+            self.slices.push(self.tail.split().freeze());
+        }
+    }
+}
+
+/// A tag that is known here, whether it is present, and what writes its value.
+pub(super) type KnownTag<'a> = (u32, bool, &'a dyn Fn(&mut Writer<'_>));
+
+/// Writes into [`Chunks`].
+pub(super) struct Writer<'a> {
+    out: &'a mut Chunks,
+    flexible: bool,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(out: &'a mut Chunks, flexible: bool) -> Self {
+        Self { out, flexible }
+    }
+
+    pub(super) fn i8(&mut self, value: i8) {
+        self.out.tail.put_i8(value);
+    }
+
+    pub(super) fn i16(&mut self, value: i16) {
+        self.out.tail.put_i16(value);
+    }
+
+    pub(super) fn i32(&mut self, value: i32) {
+        self.out.tail.put_i32(value);
+    }
+
+    pub(super) fn i64(&mut self, value: i64) {
+        self.out.tail.put_i64(value);
+    }
+
+    pub(super) fn topic_id(&mut self, id: TopicId) {
+        self.out.tail.put_slice(&id.0);
+    }
+
+    fn uvarint(&mut self, mut value: u32) {
+        while value >= 0x80 {
+            self.out.tail.put_u8((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.out.tail.put_u8(value as u8);
+    }
+
+    /// A length or count; `None` stands for null.
+    ///
+    /// Nothing that fits a Kafka frame (an `i32` of bytes) is too long for its prefix except a string of more
+    /// than 32 KiB before the flexible versions; [`WireStr`] cannot hold one.
+    fn length(&mut self, length: Option<usize>, short: bool) {
+        let length = length.map_or(-1, |length| i64::try_from(length).unwrap_or(i64::MAX));
+        if self.flexible {
+            self.uvarint(u32::try_from(length + 1).unwrap_or(u32::MAX));
+        } else if short {
+            self.i16(i16::try_from(length).unwrap_or(i16::MAX));
+        } else {
+            self.i32(i32::try_from(length).unwrap_or(i32::MAX));
+        }
+    }
+
+    pub(super) fn string(&mut self, string: &WireStr) {
+        self.nullable_string(Some(string));
+    }
+
+    pub(super) fn nullable_string(&mut self, string: Option<&WireStr>) {
+        self.length(string.map(|s| s.as_bytes().len()), true);
+        if let Some(string) = string {
+            self.out.tail.put_slice(string.as_bytes());
+        }
+    }
+
+    pub(super) fn records(&mut self, records: Option<&RecordBytes>) {
+        self.length(records.map(RecordBytes::size_bytes), false);
+        if let Some(records) = records
+            && !records.is_empty()
+        {
+            self.out.end_slice();
+            self.out.slices.extend(records.slices().cloned());
+        }
+    }
+
+    pub(super) fn count(&mut self, count: Option<usize>) {
+        self.length(count, false);
+    }
+
+    pub(super) fn vec<T>(&mut self, elements: &[T], mut element: impl FnMut(&mut Self, &T)) {
+        self.count(Some(elements.len()));
+        for each in elements {
+            element(self, each);
+        }
+    }
+
+    /// The tagged fields of a structure: those known here and those that were kept as they came, in ascending
+    /// order together.
+    pub(super) fn tagged(&mut self, known: &[KnownTag<'_>], unknown: &TaggedFields) {
+        if !self.flexible {
+            return;
+        }
+        let written = known.iter().filter(|(_, present, _)| *present).count();
+        self.uvarint(u32::try_from(written + unknown.as_slice().len()).unwrap_or(u32::MAX));
+        let mut kept = unknown.as_slice().iter().peekable();
+        for (tag, present, value) in known {
+            while let Some(field) = kept.next_if(|field| field.tag < *tag) {
+                self.tag(field.tag, &field.data);
+            }
+            if *present {
+                let mut data = Chunks::new();
+                value(&mut Writer::new(&mut data, true));
+                self.tag(*tag, &data.into_bytes());
+            }
+        }
+        for field in kept {
+            self.tag(field.tag, &field.data);
+        }
+    }
+
+    fn tag(&mut self, tag: u32, data: &[u8]) {
+        self.uvarint(tag);
+        self.uvarint(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        self.out.tail.put_slice(data);
+    }
+}
