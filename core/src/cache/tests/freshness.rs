@@ -1,0 +1,374 @@
+//! What a broker no longer serves stops being served (H4–H10).
+
+use super::*;
+
+const BOUND: Duration = Duration::from_millis(1_000);
+
+fn bounded() -> Cache {
+    Cache::new(CacheSettings {
+        size_limit_bytes: 1 << 20,
+        max_staleness: MaxStaleness::Within(BOUND),
+    })
+}
+
+fn is_hit(cache: &Cache, offset: i64, now: Instant) -> bool {
+    cache.plan(request(offset), now).into_response().is_some()
+}
+
+fn evidence(log_start_offset: i64, high_watermark: i64) -> Evidence {
+    let epoch_end = EpochEnd {
+        epoch: 0,
+        end_offset: high_watermark,
+    };
+    Evidence {
+        leader_epoch: 0,
+        log_start_offset,
+        high_watermark,
+        epoch_end,
+    }
+}
+
+fn validate(cache: &mut Cache, evidence: &Evidence, asked_at: Instant) {
+    let doubtful = cache.doubtful(&request(0), Instant::from_start(Duration::MAX));
+    cache.validate(&doubtful[0], evidence, asked_at);
+}
+
+#[test]
+fn a_hit_older_than_the_bound_waits_for_validation() {
+    let mut cache = bounded();
+    fill(&mut cache, 0, 100, &[batch(0, 10)]);
+    assert!(is_hit(&cache, 0, at(1_000)));
+    assert!(!is_hit(&cache, 0, at(1_001)));
+    let doubtful = cache.doubtful(&request(0), at(1_001));
+    assert_eq!((doubtful.len(), doubtful[0].blocks_hits), (1, true));
+    validate(&mut cache, &evidence(0, 100), at(1_002));
+    assert!(is_hit(&cache, 0, at(2_002)));
+    assert!(cache.doubtful(&request(0), at(1_501)).is_empty());
+    let ageing = cache.doubtful(&request(0), at(1_502));
+    assert_eq!(
+        ageing.iter().map(|each| each.blocks_hits).collect::<Vec<_>>(),
+        [false]
+    );
+}
+
+#[test]
+fn an_answer_to_a_miss_does_not_validate_what_was_cached_before() {
+    let mut cache = bounded();
+    fill(&mut cache, 0, 100, &[batch(0, 10)]);
+    absorb_at(&mut cache, &request(10), &response(100, batch(10, 10)), at(900));
+    assert!(!is_hit(&cache, 0, at(1_001)));
+}
+
+#[test]
+fn an_answer_that_was_asked_for_before_the_last_validation_shortens_it() {
+    let mut cache = bounded();
+    fill(&mut cache, 0, 100, &[batch(0, 10)]);
+    validate(&mut cache, &evidence(0, 100), at(800));
+    absorb_at(&mut cache, &request(10), &response(100, batch(10, 10)), at(300));
+    assert!(is_hit(&cache, 0, at(1_300)));
+    assert!(!is_hit(&cache, 0, at(1_301)));
+}
+
+#[test]
+fn a_bound_of_zero_asks_before_every_hit() {
+    let mut cache = Cache::new(CacheSettings {
+        size_limit_bytes: 1 << 20,
+        max_staleness: MaxStaleness::Within(Duration::ZERO),
+    });
+    fill(&mut cache, 0, 100, &[batch(0, 10)]);
+    assert!(!is_hit(&cache, 0, at(5)));
+    validate(&mut cache, &evidence(0, 100), at(6));
+    assert!(is_hit(&cache, 0, at(5)), "validated after the request arrived");
+    assert!(!is_hit(&cache, 0, at(7)));
+}
+
+#[test]
+fn below_the_log_start_nothing_is_served_but_the_batch_it_lies_in() {
+    let mut cache = cache_of(1 << 20);
+    fill(&mut cache, 0, 100, &[batch(0, 10), batch(10, 10)]);
+    let moved = response_of(vec![PartitionData {
+        log_start_offset: 15,
+        ..data(0, 100, batch(20, 10))
+    }]);
+    absorb(&mut cache, &request(20), &moved);
+    assert_eq!(hit(&cache, request(9)), None);
+    assert_eq!(hit(&cache, request(14)), None);
+    assert_eq!(
+        hit(&cache, request(15)),
+        Some(join(&[batch(10, 10), batch(20, 10)]))
+    );
+    assert_eq!(cache.statistics().batches, 2);
+    check_accounting(&cache);
+}
+
+#[test]
+fn validation_drops_what_retention_took() {
+    let mut cache = bounded();
+    fill(&mut cache, 0, 100, &[batch(0, 10), batch(10, 10)]);
+    validate(&mut cache, &evidence(10, 100), at(10));
+    assert!(!is_hit(&cache, 0, at(10)));
+    assert!(is_hit(&cache, 10, at(10)));
+}
+
+#[test]
+fn a_high_watermark_that_went_back_drops_what_lies_beyond() {
+    let mut cache = cache_of(1 << 20);
+    fill(&mut cache, 0, 30, &[batch(0, 10), batch(10, 10), batch(20, 10)]);
+    absorb(&mut cache, &request(15), &response(15, Bytes::new()));
+    assert_eq!(hit(&cache, request(0)), Some(batch(0, 10)));
+    assert_eq!(hit(&cache, request(10)), None);
+    check_accounting(&cache);
+}
+
+#[test]
+fn another_epoch_at_a_cached_offset_drops_everything_from_there_on() {
+    let mut cache = cache_of(1 << 20);
+    fill(
+        &mut cache,
+        0,
+        40,
+        &[batch(0, 10), batch(10, 10), batch(20, 10), batch(30, 10)],
+    );
+    let elected = make(Shape {
+        epoch: 1,
+        fill: 9,
+        ..shape(12, 3)
+    });
+    fill(&mut cache, 12, 40, core::slice::from_ref(&elected));
+    assert_eq!(hit(&cache, request(0)), Some(batch(0, 10)));
+    assert_eq!(hit(&cache, request(10)), None);
+    assert_eq!(hit(&cache, request(12)), Some(elected));
+    assert_eq!(hit(&cache, request(20)), None);
+    assert_eq!(hit(&cache, request(30)), None);
+    check_accounting(&cache);
+}
+
+#[test]
+fn a_newer_epoch_in_front_of_cached_batches_of_an_older_one_drops_them() {
+    let mut cache = cache_of(1 << 20);
+    fill(&mut cache, 30, 50, &[batch(30, 10)]);
+    fill(
+        &mut cache,
+        0,
+        50,
+        &[make(Shape {
+            epoch: 2,
+            ..shape(0, 10)
+        })],
+    );
+    assert_eq!(hit(&cache, request(30)), None, "along a log epochs never fall");
+    fill(
+        &mut cache,
+        20,
+        50,
+        &[make(Shape {
+            epoch: 1,
+            ..shape(20, 10)
+        })],
+    );
+    assert_eq!(hit(&cache, request(0)), None);
+    assert!(hit(&cache, request(20)).is_some(), "the newest answer stands");
+    check_accounting(&cache);
+}
+
+#[test]
+fn compaction_rewrites_are_replaced_by_the_newest_answer() {
+    let mut cache = cache_of(1 << 20);
+    fill(&mut cache, 0, 100, &[batch(0, 10), batch(10, 10), batch(20, 10)]);
+    let cleaned = make(Shape {
+        records_count: 3,
+        payload_bytes: 30,
+        ..shape(0, 10)
+    });
+    // The batch at 10 is gone altogether.
+    fill(&mut cache, 0, 100, &[cleaned.clone(), batch(20, 10)]);
+    assert_eq!(hit(&cache, request(0)), Some(join(&[cleaned, batch(20, 10)])));
+    assert_eq!(hit(&cache, request(15)), Some(batch(20, 10)));
+    assert_eq!(cache.statistics().batches, 2);
+    check_accounting(&cache);
+}
+
+#[test]
+fn the_same_answer_again_keeps_what_is_cached_and_joins_what_it_covers() {
+    let mut cache = cache_of(1 << 20);
+    fill(&mut cache, 8, 100, &[batch(10, 10)]);
+    fill(&mut cache, 0, 100, &[batch(0, 5), batch(10, 10), batch(20, 10)]);
+    assert_eq!(cache.statistics().inserts, 3);
+    assert_eq!(
+        hit(&cache, request(5)),
+        Some(join(&[batch(10, 10), batch(20, 10)]))
+    );
+    assert_eq!(cache.covered(KEY), [OffsetSpan::new(0, 29).unwrap()]);
+    check_accounting(&cache);
+}
+
+#[test]
+fn validation_finds_a_truncation_by_the_end_of_the_epoch() {
+    let epoch = |epoch, base| {
+        make(Shape {
+            epoch,
+            ..shape(base, 10)
+        })
+    };
+    let cached = || {
+        let mut cache = bounded();
+        fill(&mut cache, 0, 100, &[epoch(1, 0), epoch(1, 10), epoch(3, 20)]);
+        cache
+    };
+    let answers = |epoch, end_offset| Evidence {
+        leader_epoch: 5,
+        log_start_offset: 0,
+        high_watermark: 100,
+        epoch_end: EpochEnd { epoch, end_offset },
+    };
+    // The log of the new leader, and how far the cache is still right.
+    for (answer, right_up_to) in [
+        (answers(3, 30), 30),
+        (answers(3, 25), 20),
+        (answers(1, 20), 20),
+        (answers(1, 40), 20),
+        (answers(1, 15), 10),
+        (answers(0, 5), 0),
+        (answers(-1, -1), 0),
+    ] {
+        let mut cache = cached();
+        validate(&mut cache, &answer, at(10));
+        let hits: Vec<i64> = [0, 10, 20]
+            .into_iter()
+            .filter(|offset| is_hit(&cache, *offset, at(10)))
+            .collect();
+        assert!(
+            hits.iter().all(|offset| *offset < right_up_to),
+            "{answer:?}: {hits:?}"
+        );
+        assert_eq!(hits.len() as i64, right_up_to / 10, "{answer:?}: {hits:?}");
+        check_accounting(&cache);
+    }
+}
+
+#[test]
+fn errors_are_not_kept_and_have_their_consequences() {
+    let two = || {
+        let mut cache = cache_of(1 << 20);
+        let both = request_of(&[(0, 0), (1, 0)]);
+        let answer = response_of(vec![data(0, 10, batch(0, 10)), data(1, 10, batch(0, 10))]);
+        absorb(&mut cache, &both, &answer);
+        cache
+    };
+    let after = |error_code| {
+        let mut cache = two();
+        absorb(
+            &mut cache,
+            &request(50),
+            &response_of(vec![PartitionData::error(0, error_code)]),
+        );
+        check_accounting(&cache);
+        let hit_of = |index| {
+            cache
+                .plan(request_of(&[(index, 0)]), at(0))
+                .into_response()
+                .is_some()
+        };
+        (hit_of(0), hit_of(1), cache.statistics().batches)
+    };
+    assert_eq!(after(1), (false, true, 2), "out of range: validate first");
+    assert_eq!(after(6), (false, true, 2), "another leader: validate first");
+    assert_eq!(after(74), (false, true, 2));
+    assert_eq!(
+        after(3),
+        (false, false, 1),
+        "the partition is gone, its topic is in doubt"
+    );
+    assert_eq!(after(100), (false, false, 0), "the topic is gone");
+    assert_eq!(after(103), (false, false, 0));
+    assert_eq!(
+        after(29),
+        (true, true, 2),
+        "one client's missing right says nothing of the data"
+    );
+}
+
+#[test]
+fn epochs_that_the_client_names_are_the_brokers_to_judge_unless_known() {
+    let mut cache = bounded();
+    fill(
+        &mut cache,
+        0,
+        100,
+        &[
+            make(Shape {
+                epoch: 4,
+                ..shape(0, 10)
+            }),
+            make(Shape {
+                epoch: 5,
+                ..shape(10, 10)
+            }),
+        ],
+    );
+    let named = |offset, current, last_fetched| {
+        let mut request = request(offset);
+        let asked = &mut request.topics[0].partitions[0];
+        (asked.current_leader_epoch, asked.last_fetched_epoch) = (current, last_fetched);
+        request
+    };
+    assert!(
+        hit(&cache, named(0, 5, -1)).is_none(),
+        "H9: no epoch is known yet"
+    );
+    validate(
+        &mut cache,
+        &Evidence {
+            leader_epoch: 5,
+            ..evidence_of_epoch(5)
+        },
+        at(1),
+    );
+    assert!(hit(&cache, named(0, 5, -1)).is_some());
+    assert!(hit(&cache, named(0, 4, -1)).is_none(), "fenced");
+    assert!(hit(&cache, named(0, 6, -1)).is_none(), "unknown");
+    // H8: the epoch of the last record must reach up to the fetch offset.
+    assert!(hit(&cache, named(10, -1, 4)).is_some());
+    assert!(hit(&cache, named(10, -1, 5)).is_some());
+    assert!(hit(&cache, named(10, -1, 3)).is_none());
+    assert!(hit(&cache, named(5, -1, 5)).is_none());
+}
+
+fn evidence_of_epoch(epoch: i32) -> Evidence {
+    Evidence {
+        epoch_end: EpochEnd {
+            epoch,
+            end_offset: 100,
+        },
+        ..evidence(0, 100)
+    }
+}
+
+#[test]
+fn watermarks_are_the_last_that_were_reported() {
+    let mut cache = cache_of(1 << 20);
+    fill(&mut cache, 0, 10, &[batch(0, 10)]);
+    fill(&mut cache, 10, 25, &[batch(10, 10)]);
+    let data = hit_data(&cache, request(0)).unwrap();
+    assert_eq!(
+        (
+            data.high_watermark,
+            data.last_stable_offset,
+            data.log_start_offset
+        ),
+        (25, 25, 0)
+    );
+    assert_eq!((data.error_code, data.preferred_read_replica), (0, -1));
+}
+
+#[test]
+fn another_cluster_empties_the_cache() {
+    let mut cache = cache_of(1 << 20);
+    cache.identify_cluster(&WireStr::from_static("a"));
+    fill(&mut cache, 0, 10, &[batch(0, 10)]);
+    cache.identify_cluster(&WireStr::from_static("a"));
+    assert!(hit(&cache, request(0)).is_some());
+    cache.identify_cluster(&WireStr::from_static("b"));
+    assert!(hit(&cache, request(0)).is_none());
+    check_accounting(&cache);
+}

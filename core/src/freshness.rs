@@ -1,0 +1,93 @@
+//! What is known of a partition, and since when: watermarks, log start, leader epoch.
+
+use crate::time::Instant;
+use crate::wire::PartitionData;
+
+/// What brokers have said of a partition. Watermarks are never invented (H10): −1 stands for unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PartitionState {
+    /// When a broker was last asked whether what is cached still stands. `None` after a sign that it may not.
+    pub(crate) validated_at: Option<Instant>,
+    /// The newest leader epoch that is known.
+    pub(crate) leader_epoch: i32,
+    /// The last high watermark reported.
+    pub(crate) high_watermark: i64,
+    /// The last stable offset reported last.
+    pub(crate) last_stable_offset: i64,
+    /// The highest last stable offset reported: below it nothing becomes unstable again (H1).
+    pub(crate) stable_below: i64,
+    /// The highest log start offset reported (H4).
+    pub(crate) log_start_offset: i64,
+}
+
+impl PartitionState {
+    pub(crate) fn new(validated_at: Instant) -> Self {
+        Self {
+            validated_at: Some(validated_at),
+            leader_epoch: -1,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            stable_below: -1,
+            log_start_offset: -1,
+        }
+    }
+
+    /// Takes over what an answer without an error says. Gives the offset from which on the log was truncated,
+    /// if the high watermark went back (H7).
+    ///
+    /// An answer never makes the partition more validated than it was: of its batches it says nothing but those
+    /// that it holds. One that was asked for before the last validation makes it less so.
+    pub(crate) fn learn(&mut self, data: &PartitionData, known_at: Instant) -> Option<i64> {
+        self.validated_at = self.validated_at.min(Some(known_at));
+        let went_back = self.learn_high_watermark(data.high_watermark);
+        if data.last_stable_offset >= 0 {
+            self.last_stable_offset = data.last_stable_offset;
+            self.stable_below = self.stable_below.max(data.last_stable_offset);
+        }
+        self.log_start_offset = self.log_start_offset.max(data.log_start_offset);
+        went_back
+    }
+
+    fn learn_high_watermark(&mut self, high_watermark: i64) -> Option<i64> {
+        if high_watermark < 0 {
+            return None;
+        }
+        let went_back = high_watermark < self.high_watermark;
+        self.high_watermark = high_watermark;
+        if went_back {
+            self.last_stable_offset = self.last_stable_offset.min(high_watermark);
+            self.stable_below = self.stable_below.min(high_watermark);
+        }
+        went_back.then_some(high_watermark)
+    }
+
+    /// Takes over what a revalidation found. Gives the offset from which on the log was truncated, if it was.
+    pub(crate) fn validate(&mut self, evidence: &Evidence, asked_at: Instant) -> Option<i64> {
+        self.validated_at = self.validated_at.max(Some(asked_at));
+        self.leader_epoch = self.leader_epoch.max(evidence.leader_epoch);
+        self.log_start_offset = self.log_start_offset.max(evidence.log_start_offset);
+        self.learn_high_watermark(evidence.high_watermark)
+    }
+}
+
+/// What a broker answers when it is asked whether the cached part of a partition still stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// The leader epoch, from Metadata.
+    pub leader_epoch: i32,
+    /// The log start offset, from ListOffsets (earliest).
+    pub log_start_offset: i64,
+    /// The high watermark, from ListOffsets (latest).
+    pub high_watermark: i64,
+    /// The answer to OffsetForLeaderEpoch, asked for the newest epoch that is cached.
+    pub epoch_end: EpochEnd,
+}
+
+/// The last epoch at or below the one asked for that the leader's log holds, and the offset at which it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochEnd {
+    /// The epoch, −1 if the log holds none.
+    pub epoch: i32,
+    /// The first offset beyond it, −1 if the log holds none.
+    pub end_offset: i64,
+}

@@ -1,0 +1,149 @@
+//! What readers of committed data may see: aborted transactions by range (H2).
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::offset::OffsetSpan;
+use crate::wire::{AbortedTransaction, RecordBatch, TaggedFields};
+
+/// An aborted transaction and where it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Aborted {
+    pub(crate) producer_id: i64,
+    pub(crate) first_offset: i64,
+    /// The offset of its marker; `None` while all that is known is that it lies beyond the batch.
+    pub(crate) marker_offset: Option<i64>,
+}
+
+/// The aborted transactions that touch one cached batch or the gap in front of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AbortedInBatch {
+    /// The batch came in an answer for uncommitted data, which says nothing of transactions.
+    Unknown,
+    /// There is none.
+    None,
+    /// These, in the order in which the broker gave them.
+    Some(Arc<[Aborted]>),
+}
+
+impl AbortedInBatch {
+    /// Memory beside the batch's own, in bytes.
+    pub(crate) fn size_bytes(&self) -> usize {
+        match self {
+            Self::Unknown | Self::None => 0,
+            Self::Some(list) => size_of_val::<[Aborted]>(list) + 2 * size_of::<usize>(),
+        }
+    }
+
+    fn as_slice(&self) -> &[Aborted] {
+        match self {
+            Self::Unknown | Self::None => &[],
+            Self::Some(list) => list,
+        }
+    }
+}
+
+/// The transactions that an answer for committed data names, with the markers that the same answer holds.
+pub(crate) fn with_markers(listed: &[AbortedTransaction], batches: &[RecordBatch<'_>]) -> Vec<Aborted> {
+    let marker_of = |transaction: &AbortedTransaction| {
+        // A producer has one transaction open at a time, so its first marker from there on ends this one.
+        batches.iter().find_map(|batch| {
+            let ends = batch.is_control()
+                && batch.producer_id() == transaction.producer_id
+                && batch.base_offset() > transaction.first_offset;
+            ends.then(|| batch.base_offset())
+        })
+    };
+    let aborted = |transaction: &AbortedTransaction| Aborted {
+        producer_id: transaction.producer_id,
+        first_offset: transaction.first_offset,
+        marker_offset: marker_of(transaction),
+    };
+    listed.iter().map(aborted).collect()
+}
+
+/// Those of `aborted` that touch a batch that covers `covers`.
+pub(crate) fn touching(aborted: &[Aborted], covers: OffsetSpan) -> AbortedInBatch {
+    let touches = |each: &&Aborted| {
+        each.first_offset <= covers.last() && each.marker_offset.is_none_or(|end| end >= covers.base())
+    };
+    let list: Vec<Aborted> = aborted.iter().filter(touches).copied().collect();
+    if list.is_empty() {
+        AbortedInBatch::None
+    } else {
+        AbortedInBatch::Some(list.into())
+    }
+}
+
+/// The list for a run of batches that a reader of committed data gets from `fetch_offset` on: every aborted
+/// transaction that touches it, once, in the order of the markers; no other, because a reader would then drop
+/// committed records of the same producer.
+pub(crate) fn list_for_run<'a>(
+    batches: impl Iterator<Item = &'a AbortedInBatch>,
+    fetch_offset: i64,
+) -> Vec<AbortedTransaction> {
+    let mut run: Vec<Aborted> = Vec::new();
+    for each in batches.flat_map(|batch| batch.as_slice()) {
+        let same = |known: &&mut Aborted| {
+            known.producer_id == each.producer_id && known.first_offset == each.first_offset
+        };
+        match run.iter_mut().find(same) {
+            // A later answer may have shown the marker that an earlier one did not reach.
+            Some(known) => known.marker_offset = known.marker_offset.or(each.marker_offset),
+            None => run.push(*each),
+        }
+    }
+    run.retain(|each| each.marker_offset.is_none_or(|marker| marker >= fetch_offset));
+    run.sort_by_key(|each| each.marker_offset.unwrap_or(i64::MAX));
+    run.iter()
+        .map(|each| AbortedTransaction {
+            producer_id: each.producer_id,
+            first_offset: each.first_offset,
+            unknown_tags: TaggedFields::default(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    fn aborted(producer_id: i64, first_offset: i64, marker_offset: Option<i64>) -> Aborted {
+        Aborted {
+            producer_id,
+            first_offset,
+            marker_offset,
+        }
+    }
+
+    fn span(base: i64, last: i64) -> OffsetSpan {
+        OffsetSpan::new(base, last).unwrap()
+    }
+
+    #[test]
+    fn a_transaction_that_ended_before_the_fetch_offset_is_not_listed() {
+        let all = [aborted(1, 0, Some(10)), aborted(2, 5, Some(30))];
+        let batches = [touching(&all, span(8, 12)), touching(&all, span(13, 20))];
+        let from = |offset| {
+            let list = list_for_run(batches.iter(), offset);
+            list.iter().map(|each| each.producer_id).collect::<Vec<_>>()
+        };
+        assert_eq!(from(8), [1, 2]);
+        assert_eq!(from(10), [1, 2]);
+        assert_eq!(from(11), [2]);
+    }
+
+    #[test]
+    fn the_list_stands_in_the_order_of_the_markers_and_names_each_once() {
+        let all = [aborted(2, 5, Some(30)), aborted(1, 0, None)];
+        let later = [aborted(1, 0, Some(25))];
+        let batches = [touching(&all, span(0, 9)), touching(&later, span(10, 26))];
+        let list = list_for_run(batches.iter(), 0);
+        assert_eq!(
+            list.iter().map(|each| each.producer_id).collect::<Vec<_>>(),
+            vec![1, 2]
+        );
+    }
+}
