@@ -1,0 +1,91 @@
+//! Every chore of the project, as code: `cargo xtask help`.
+#![forbid(unsafe_code)]
+
+mod kafka;
+mod licences;
+mod process;
+mod project;
+mod steps;
+mod system;
+mod test;
+mod tidy;
+mod wasm;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Every chore of the project. Each command can be repeated: what is in place already is not done again.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check everything that the project promises: style, lints, docs, tests, feature combinations, WebAssembly, licences.
+    ///
+    /// Sets up what it can by itself. A part that is missing and cannot be installed is skipped, with the command that installs
+    /// it; where CI=true it fails. The last line is the count: `N passed, N failed, N skipped`.
+    Test {
+        /// Do without a real Kafka; the tests that need one are skipped.
+        #[arg(long)]
+        no_kafka: bool,
+        /// Do without the WebAssembly targets.
+        #[arg(long)]
+        no_wasm: bool,
+    },
+    /// Like `test`, with everything required: what is missing fails. This is what CI runs.
+    Ci,
+    /// Install what the tests need: system packages, Kafka's jars, the WebAssembly targets.
+    Setup,
+    /// Start a real Kafka to play with, and stop it at Ctrl-C.
+    Kafka {
+        /// The port for clients.
+        #[arg(long, default_value_t = 9092)]
+        port: u16,
+        /// Keep topics in this folder, and find those of an earlier run there again [default: a temporary folder].
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// Leave the temporary folder in place at the end.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Check the style rules that no other tool knows: file sizes, names, leftovers, panics in libraries.
+    Tidy,
+    /// Check that every dependency's licence is one that the project accepts.
+    Licences,
+}
+
+fn main() -> ExitCode {
+    let wanted = |kafka, wasm, all| test::Wanted { kafka, wasm, all };
+    let all_well = match Options::parse().command {
+        Command::Test { no_kafka, no_wasm } => test::run(&wanted(!no_kafka, !no_wasm, is_ci())),
+        Command::Ci => test::run(&wanted(true, true, true)),
+        Command::Setup => test::set_up(),
+        Command::Kafka { port, dir, keep } => told(&kafka::play(port, dir.as_deref(), keep)),
+        Command::Tidy => told(&tidy::run()),
+        Command::Licences => told(&licences::run()),
+    };
+    if all_well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Shows an error; says whether there was none.
+fn told(result: &Result<()>) -> bool {
+    if let Err(error) = result {
+        eprintln!("error: {error:#}");
+    }
+    result.is_ok()
+}
+
+fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
+}

@@ -1,0 +1,143 @@
+//! `cargo xtask test`: everything that the project promises, step by step.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{self, Tally, find_program, run_tests};
+use crate::project::{cargo, root, target_dir};
+use crate::steps::{Outcome, Steps};
+use crate::{kafka, licences, tidy, wasm};
+
+/// What to test.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) kafka: bool,
+    pub(crate) wasm: bool,
+    /// Whether what is missing fails; else it is skipped.
+    pub(crate) all: bool,
+}
+
+/// The optional features of the core: one for each codec.
+const CORE_FEATURES: [&str; 4] = ["gzip", "lz4", "snappy", "zstd"];
+
+/// Runs every step; says whether none failed.
+pub(crate) fn run(wanted: &Wanted) -> bool {
+    let mut steps = Steps::new(wanted.all);
+    steps.run("tidy", || tidy::run().map(|()| Outcome::Passed));
+    steps.run("format", formatted);
+    steps.run("clippy", || {
+        passes(
+            cargo()
+                .args(["clippy", "--workspace", "--all-targets"])
+                .args(["--", "-D", "warnings"]),
+        )
+    });
+    steps.run("docs", || {
+        passes(
+            cargo()
+                .args(["doc", "--workspace", "--no-deps"])
+                .env("RUSTDOCFLAGS", "-D warnings"),
+        )
+    });
+    if wanted.kafka {
+        steps.run("kafka set-up", || kafka::ensure().map(present));
+    }
+    steps.run("tests", || workspace_tests(wanted));
+    steps.run("core features", || Ok(Outcome::Tests(core_features())));
+    if wanted.wasm {
+        steps.run("wasm set-up and builds", || {
+            Ok(match wasm::ensure()? {
+                Ok(toolchain) => Outcome::Tests(wasm::build(toolchain)),
+                Err(missing) => Outcome::Skipped(missing),
+            })
+        });
+    }
+    if fuzz_manifest().exists() {
+        steps.run("fuzz targets", fuzz_targets);
+    }
+    steps.run("licences", || licences::run().map(|()| Outcome::Passed));
+    // Its rules are those of `licences` and more; the tool takes minutes to build, so it is asked only where it is.
+    if find_program("cargo-deny").is_some() {
+        steps.run("cargo deny", || {
+            passes(cargo().args(["deny", "check", "licenses", "bans", "sources"]))
+        });
+    }
+    steps.finish()
+}
+
+/// Installs what the tests need; says whether all of it is there.
+pub(crate) fn set_up() -> bool {
+    let mut steps = Steps::new(false);
+    steps.run("kafka", || match kafka::ensure()? {
+        None => Ok(Outcome::Passed),
+        Some(missing) => bail!("{missing}"),
+    });
+    steps.run("wasm", || match wasm::ensure()? {
+        Ok(toolchain) => {
+            eprintln!("The targets are in the toolchain: {toolchain:?}");
+            Ok(Outcome::Passed)
+        }
+        Err(missing) => bail!("{missing}"),
+    });
+    steps.finish()
+}
+
+fn passes(command: &mut Command) -> Result<Outcome> {
+    process::run(command).map(|()| Outcome::Passed)
+}
+
+fn formatted() -> Result<Outcome> {
+    // The names of the files; the differences are what `cargo fmt` then makes.
+    let check = passes(cargo().args(["fmt", "--all", "--check", "--message-format", "short"]));
+    check.context("mend it with `cargo fmt --all`")
+}
+
+fn present(missing: Option<String>) -> Outcome {
+    missing.map_or(Outcome::Passed, Outcome::Skipped)
+}
+
+/// All tests of the workspace, the examples in its docs included.
+fn workspace_tests(wanted: &Wanted) -> Result<Outcome> {
+    let mut tests = cargo();
+    tests.args(["test", "--workspace", "--no-fail-fast"]);
+    if !wanted.kafka {
+        tests.env("KACHET_SKIP_KAFKA", "1");
+    }
+    if wanted.all {
+        // A test that lacks something fails then, instead of skipping itself.
+        tests.env("CI", "true");
+    }
+    run_tests(&mut tests).map(Outcome::Tests)
+}
+
+/// The core with no codec and with each one alone, without a warning.
+fn core_features() -> Tally {
+    let mut tally = Tally::default();
+    for feature in std::iter::once(None).chain(CORE_FEATURES.map(Some)) {
+        let mut clippy = cargo();
+        // Clippy takes the lint level after `--`, where RUSTFLAGS would make cargo build every dependency anew.
+        clippy.args(["clippy", "--package", "kachet-core", "--no-default-features"]);
+        clippy.args(feature.map(|feature| ["--features", feature]).iter().flatten());
+        match process::run(clippy.args(["--", "-D", "warnings"])) {
+            Ok(()) => tally.passed += 1,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                tally.failed += 1;
+            }
+        }
+    }
+    tally
+}
+
+/// The fuzz targets are a workspace of their own, as cargo-fuzz wants; here the stable compiler checks that they compile.
+fn fuzz_targets() -> Result<Outcome> {
+    let mut check = cargo();
+    check.arg("check").arg("--manifest-path").arg(fuzz_manifest());
+    passes(check.env("CARGO_TARGET_DIR", target_dir().join("fuzz")))
+}
+
+fn fuzz_manifest() -> PathBuf {
+    root().join("fuzz").join("Cargo.toml")
+}

@@ -1,0 +1,172 @@
+//! The WebAssembly targets: from rustup where it can fetch them, else built from Debian's source of Rust.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::process::{self, Tally, capture, find_program};
+use crate::project::{cargo, forget_our_own_build, root, target_dir};
+use crate::system;
+
+/// For hosts: browsers, edge workers, wasmtime.
+const HOSTED: &str = "wasm32-unknown-unknown";
+/// Has no std at all, so what builds for it is `no_std`; `HOSTED` has a std of stubs and proves nothing.
+const BARE: &str = "wasm32v1-none";
+const TARGETS: [&str; 2] = [HOSTED, BARE];
+/// The name under which Debian's toolchain is known to rustup.
+const DEBIAN: &str = "debian-web";
+
+/// How long rustup may try to fetch a target.
+const RUSTUP_LIMIT: Duration = Duration::from_mins(3);
+/// How long the fallback may take: about 250 MB of packages and one build of std.
+const FALLBACK_LIMIT: Duration = Duration::from_mins(15);
+
+/// A toolchain that has the targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Toolchain {
+    /// The one that runs this.
+    Active,
+    /// Debian's, as `rustup run debian-web`.
+    Debian,
+}
+
+/// Finds a toolchain with the targets, fetching or building them where need be. Ok(Err(why)) says what is missing and how to
+/// get it.
+pub(crate) fn ensure() -> Result<Result<Toolchain, String>> {
+    if has_targets(&active_rustc()) {
+        return Ok(Ok(Toolchain::Active));
+    }
+    let by_hand = format!("rustup target add {}", TARGETS.join(" "));
+    if find_program("rustup").is_none() {
+        return Ok(Err(format!(
+            "this Rust lacks {} — install with rustup (https://rustup.rs), then `{by_hand}`",
+            TARGETS.join(" and ")
+        )));
+    }
+    if debian_is_linked() && has_targets(Path::new("/usr/bin/rustc")) {
+        return Ok(Ok(Toolchain::Debian));
+    }
+    let mut add = Command::new("rustup");
+    // A failure is expected where there is no way to its server; one line tells enough of it.
+    add.args(["target", "add"])
+        .args(TARGETS)
+        .env("RUST_BACKTRACE", "0");
+    match process::run_within(&mut add, RUSTUP_LIMIT) {
+        Ok(()) if has_targets(&active_rustc()) => return Ok(Ok(Toolchain::Active)),
+        Ok(()) => eprintln!("rustup added the targets to another toolchain than the active one"),
+        Err(error) => eprintln!("{error:#}"),
+    }
+    if !system::can_install() {
+        return Ok(Err(format!(
+            "the targets {} are missing — install with `{by_hand}`, or on Debian as root with `xtask/install-wasm-toolchain.sh`",
+            TARGETS.join(" and ")
+        )));
+    }
+    eprintln!("rustup cannot fetch the targets: they are built from Debian's source of Rust instead.");
+    let mut script = Command::new("bash");
+    script
+        .arg(root().join("xtask").join("install-wasm-toolchain.sh"))
+        .args(TARGETS);
+    process::run_within(&mut script, FALLBACK_LIMIT)?;
+    if !(debian_is_linked() && has_targets(Path::new("/usr/bin/rustc"))) {
+        bail!("xtask/install-wasm-toolchain.sh ended well, yet the toolchain {DEBIAN} lacks the targets");
+    }
+    Ok(Ok(Toolchain::Debian))
+}
+
+/// Builds what must build for WebAssembly by `toolchain`; counts each build.
+pub(crate) fn build(toolchain: Toolchain) -> Tally {
+    let builds: [&[&str]; 3] = [
+        &[
+            "--target",
+            BARE,
+            "--package",
+            "kachet-core",
+            "--no-default-features",
+        ],
+        &["--target", BARE, "--package", "kachet-core"],
+        &[
+            "--target",
+            HOSTED,
+            "--package",
+            "kachet-core",
+            "--package",
+            "kachet-wasm",
+        ],
+    ];
+    let mut tally = Tally::default();
+    for arguments in builds {
+        let mut build = toolchain.cargo();
+        build.arg("build").args(arguments);
+        match process::run(&mut build) {
+            Ok(()) => tally.passed += 1,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                tally.failed += 1;
+            }
+        }
+    }
+    tally
+}
+
+impl Toolchain {
+    /// This toolchain's cargo, called in the workspace's root.
+    pub(crate) fn cargo(self) -> Command {
+        match self {
+            Self::Active => cargo(),
+            Self::Debian => {
+                let mut cargo = Command::new("rustup");
+                cargo.args(["run", DEBIAN, "cargo"]).current_dir(root());
+                forget_our_own_build(&mut cargo);
+                // A cargo that runs xtask tells it of its own toolchain; Debian's must not hear of that.
+                for name in [
+                    "RUSTUP_TOOLCHAIN",
+                    "RUSTC",
+                    "RUSTDOC",
+                    "CARGO",
+                    "RUSTC_WRAPPER",
+                    "RUSTC_WORKSPACE_WRAPPER",
+                ] {
+                    cargo.env_remove(name);
+                }
+                // Two toolchains in one target folder would take each other's files for stale.
+                cargo.env("CARGO_TARGET_DIR", target_dir().join(DEBIAN));
+                cargo
+            }
+        }
+    }
+}
+
+/// The rustc beside the cargo that runs this.
+fn active_rustc() -> std::path::PathBuf {
+    let beside = std::env::var_os("CARGO").map(|cargo| Path::new(&cargo).with_file_name("rustc"));
+    beside
+        .filter(|rustc| rustc.is_file())
+        .unwrap_or_else(|| "rustc".into())
+}
+
+/// Whether `rustc` has the standard library of each target.
+fn has_targets(rustc: &Path) -> bool {
+    let Ok(sysroot) = capture(Command::new(rustc).args(["--print", "sysroot"])) else {
+        return false;
+    };
+    let libraries = Path::new(sysroot.trim()).join("lib").join("rustlib");
+    TARGETS.iter().all(|target| {
+        let files = std::fs::read_dir(libraries.join(target).join("lib"));
+        files.is_ok_and(|mut files| files.any(|file| file.is_ok_and(|file| is_rlib(&file.path()))))
+    })
+}
+
+fn is_rlib(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "rlib")
+}
+
+fn debian_is_linked() -> bool {
+    let toolchains = capture(Command::new("rustup").args(["toolchain", "list"]));
+    toolchains.is_ok_and(|list| {
+        list.lines()
+            .any(|line| line.split_whitespace().next() == Some(DEBIAN))
+    })
+}
