@@ -1,0 +1,9 @@
+//! The `kachet` command.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,151 @@
+//! How requests reach brokers. Layers compose: [`TcpTransport`] talks to real brokers, and
+//! [`Cache`](crate::cache::Cache) wraps any transport and is itself one.
+
+pub(crate) mod array_counts;
+mod connection;
+mod error;
+mod frame;
+mod tcp;
+mod versions;
+
+use core::fmt;
+use core::future::Future;
+use core::str::FromStr;
+use core::time::Duration;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kachet_core::wire::{FETCH_API_KEY, FetchRequest, FetchResponse};
+
+pub use error::TransportError;
+pub use tcp::{TcpSettings, TcpTransport};
+pub use versions::{ApiVersions, call, call_with};
+
+/// Sends requests to the brokers of one Kafka cluster.
+pub trait Transport: Send + Sync + 'static {
+    /// Sends one request and gives its response. Dropping the future gives up the answer, not the connection.
+    fn round_trip(
+        &self,
+        broker: &BrokerAddress,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, TransportError>> + Send;
+
+    /// The API versions that the broker answers, asked once for each connection.
+    fn api_versions(
+        &self,
+        broker: &BrokerAddress,
+    ) -> impl Future<Output = Result<Arc<ApiVersions>, TransportError>> + Send;
+}
+
+/// Many owners of one transport.
+impl<T: Transport> Transport for Arc<T> {
+    fn round_trip(
+        &self,
+        broker: &BrokerAddress,
+        request: Request,
+    ) -> impl Future<Output = Result<Response, TransportError>> + Send {
+        T::round_trip(self, broker, request)
+    }
+
+    fn api_versions(
+        &self,
+        broker: &BrokerAddress,
+    ) -> impl Future<Output = Result<Arc<ApiVersions>, TransportError>> + Send {
+        T::api_versions(self, broker)
+    }
+}
+
+/// A request without its header.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// A Fetch, decoded, because that is what caches look at.
+    Fetch {
+        /// The version in which it is sent.
+        version: i16,
+        /// The request.
+        request: FetchRequest,
+    },
+    /// Any other request, passed on as it is.
+    Other {
+        /// Kafka's key of the API.
+        api_key: i16,
+        /// The version in which `body` is encoded.
+        version: i16,
+        /// The encoded body.
+        body: Bytes,
+        /// How long the broker itself may take before it begins to answer, on top of the request timeout.
+        broker_wait: Duration,
+    },
+}
+
+impl Request {
+    /// Kafka's key of the API.
+    pub fn api_key(&self) -> i16 {
+        match self {
+            Self::Fetch { .. } => FETCH_API_KEY,
+            Self::Other { api_key, .. } => *api_key,
+        }
+    }
+
+    /// The version in which it is sent.
+    pub fn version(&self) -> i16 {
+        match self {
+            Self::Fetch { version, .. } | Self::Other { version, .. } => *version,
+        }
+    }
+}
+
+/// A response without its header.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Response {
+    /// The response to a Fetch.
+    Fetch(FetchResponse),
+    /// The encoded body of any other response.
+    Other(Bytes),
+}
+
+/// The host and port of a broker.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BrokerAddress {
+    /// A host name or IP address, without brackets.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// What is wrong with an address that a person wrote.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{given}' is not a broker address; write HOST:PORT, such as localhost:9092 or [::1]:9092")]
+pub struct BrokerAddressError {
+    given: String,
+}
+
+impl FromStr for BrokerAddress {
+    type Err = BrokerAddressError;
+
+    fn from_str(given: &str) -> Result<Self, Self::Err> {
+        let wrong = || BrokerAddressError { given: given.into() };
+        let (host, port) = given.trim().rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let plain = || (!host.contains([':', '[', ']', '/', ' '])).then_some(host);
+        let host = bracketed
+            .or_else(plain)
+            .filter(|host| !host.is_empty())
+            .ok_or_else(wrong)?;
+        Ok(Self {
+            host: host.into(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
