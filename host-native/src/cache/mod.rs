@@ -1,0 +1,226 @@
+//! The cache as a layer over any transport: a fetch is answered from memory where the rules allow it, and
+//! everything else goes through to the transport below.
+
+mod revalidate;
+
+use core::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use kachet_core::cache::{Cache as Core, CacheSettings, Harvest};
+use kachet_core::statistics::Statistics;
+use kachet_core::time::{Instant, MaxStaleness};
+use kachet_core::wire::{Crc32c, FetchRequest, FetchResponse, TopicId, WireStr};
+
+use crate::transport::{ApiVersions, BrokerAddress, Request, Response, Transport, TransportError};
+
+/// A read-through cache over a transport, and itself a [`Transport`]. Clones share one cache.
+///
+/// Fetches go through the cache; every other request goes to the transport below as it is. Without a size limit
+/// it only passes through.
+///
+/// ```no_run
+/// use kachet::cache::Cache;
+/// use kachet::transport::{TcpSettings, TcpTransport};
+///
+/// let transport = TcpTransport::new(TcpSettings::default());
+/// let cache = Cache::builder(transport).size_limit_bytes(256 << 20).build();
+/// println!("{} hits", cache.statistics().hits);
+/// ```
+#[derive(Debug)]
+pub struct Cache<T> {
+    inner: Arc<Inner<T>>,
+}
+
+#[derive(Debug)]
+struct Inner<T> {
+    transport: T,
+    core: RwLock<Core>,
+    /// Where the core's time begins.
+    started: std::time::Instant,
+    /// Held while partitions are validated, so that waiters share one round of questions.
+    validation: tokio::sync::Mutex<()>,
+    validates_in_background: AtomicBool,
+    /// Set when a broker turned out to be older than topic ids, so that nobody goes on asking for them.
+    lacks_topic_ids: AtomicBool,
+}
+
+impl<T> Clone for Cache<T> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+/// Settings of a [`Cache`].
+#[derive(Debug)]
+pub struct CacheBuilder<T> {
+    transport: T,
+    settings: CacheSettings,
+}
+
+impl<T: Transport> CacheBuilder<T> {
+    /// The most memory that cached batches may take, in bytes, what readers still hold included. 0, which is the
+    /// default, passes every fetch through.
+    #[must_use]
+    pub fn size_limit_bytes(mut self, size_limit_bytes: u64) -> Self {
+        self.settings.size_limit_bytes = size_limit_bytes;
+        self
+    }
+
+    /// How old what is known of a partition may be when a hit is served from it; one second by default. Past half
+    /// of it the cache asks in the background, past all of it before it answers.
+    #[must_use]
+    pub fn max_staleness(mut self, max_staleness: MaxStaleness) -> Self {
+        self.settings.max_staleness = max_staleness;
+        self
+    }
+
+    /// The cache.
+    pub fn build(self) -> Cache<T> {
+        Cache {
+            inner: Arc::new(Inner {
+                transport: self.transport,
+                core: RwLock::new(Core::new(self.settings)),
+                started: std::time::Instant::now(),
+                validation: tokio::sync::Mutex::default(),
+                validates_in_background: AtomicBool::new(false),
+                lacks_topic_ids: AtomicBool::new(false),
+            }),
+        }
+    }
+}
+
+impl<T: Transport> Cache<T> {
+    /// Begins to set a cache over `transport` up.
+    pub fn builder(transport: T) -> CacheBuilder<T> {
+        CacheBuilder {
+            transport,
+            settings: CacheSettings::default(),
+        }
+    }
+
+    /// The transport below.
+    pub fn transport(&self) -> &T {
+        &self.inner.transport
+    }
+
+    /// The figures of this moment.
+    pub fn statistics(&self) -> Statistics {
+        self.inner.read().statistics()
+    }
+
+    /// Changes the size limit; a lower one takes effect at once.
+    pub fn set_size_limit_bytes(&self, size_limit_bytes: u64) {
+        self.inner.write().set_size_limit_bytes(size_limit_bytes);
+    }
+
+    /// Drops what is cached of a topic.
+    pub fn invalidate_topic(&self, topic_id: TopicId) {
+        self.inner.write().forget_topic(topic_id);
+    }
+
+    /// Drops everything.
+    pub fn clear(&self) {
+        self.inner.write().clear();
+    }
+}
+
+impl<T: Transport> Transport for Cache<T> {
+    async fn round_trip(&self, broker: &BrokerAddress, request: Request) -> Result<Response, TransportError> {
+        match request {
+            Request::Fetch { version, request } => {
+                self.fetch(broker, version, request).await.map(Response::Fetch)
+            }
+            other => self.inner.transport.round_trip(broker, other).await,
+        }
+    }
+
+    async fn api_versions(&self, broker: &BrokerAddress) -> Result<Arc<ApiVersions>, TransportError> {
+        self.inner.transport.api_versions(broker).await
+    }
+}
+
+impl<T: Transport> Cache<T> {
+    async fn fetch(
+        &self,
+        broker: &BrokerAddress,
+        version: i16,
+        request: FetchRequest,
+    ) -> Result<FetchResponse, TransportError> {
+        let inner = &self.inner;
+        let arrived_at = inner.now();
+        if !inner.read().is_off() {
+            inner.resolve_names(broker, &request, arrived_at).await;
+            inner.revalidate(broker, &request, arrived_at).await;
+        }
+        let plan = inner.read().plan(request, arrived_at);
+        let Some(upstream) = plan.upstream_request().cloned() else {
+            return Ok(plan.into_response().unwrap_or_default());
+        };
+        let asked_at = inner.now();
+        inner.read().count_upstream_fetch();
+        let asked = plan.is_cacheable().then(|| upstream.clone());
+        let answer = inner
+            .transport
+            .round_trip(
+                broker,
+                Request::Fetch {
+                    version,
+                    request: upstream,
+                },
+            )
+            .await?;
+        let Response::Fetch(response) = answer else {
+            return Err(not_a_fetch_response(broker, version));
+        };
+        if let Some(asked) = asked {
+            inner.absorb(&asked, &response, asked_at);
+        }
+        Ok(plan.merge(response))
+    }
+}
+
+fn not_a_fetch_response(broker: &BrokerAddress, version: i16) -> TransportError {
+    let message = "the transport answered a Fetch with another response".into();
+    TransportError::Message {
+        broker: broker.clone(),
+        api: "Fetch",
+        version,
+        message,
+    }
+}
+
+impl<T> Inner<T> {
+    fn now(&self) -> Instant {
+        Instant::from_start(self.started.elapsed())
+    }
+
+    // A panic while the lock was held is a defect elsewhere; the core's figures may then be off, but every batch
+    // in it is whole. Failing all fetches from then on would be worse.
+    fn read(&self) -> RwLockReadGuard<'_, Core> {
+        self.core.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Core> {
+        self.core.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checksums are computed without the lock, and it is let go between partitions, so that hits wait no longer
+    /// than it takes to copy one partition's batches.
+    fn absorb(&self, asked: &FetchRequest, response: &FetchResponse, asked_at: Instant) {
+        for harvest in Harvest::gather(asked, response, Crc32c::from_fn(crc32c::crc32c)) {
+            self.write().absorb(harvest, asked_at);
+        }
+    }
+
+    fn identify(&self, cluster_id: Option<&WireStr>) {
+        if let Some(cluster_id) = cluster_id {
+            self.write().identify_cluster(cluster_id);
+        }
+    }
+}
+
+/// How long a background validation waits before the next may begin after it failed.
+const BACKGROUND_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,268 @@
+//! What one fetch of a partition gave, as batches and as records.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use kachet_core::wire::codec::{Codec, decompress};
+use kachet_core::wire::{
+    AbortedTransaction, BatchEntry, Batches, ControlRecord, PartitionData, RecordBatch, RecordBytes, TopicId,
+};
+
+use super::{ClientError, ClientSettings, Isolation, Record, TimestampType};
+
+/// The batches at and behind an offset, to the byte as the broker sent them.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    topic: String,
+    topic_id: TopicId,
+    fetch_offset: i64,
+    isolation: Isolation,
+    decompressed_limit_bytes: usize,
+    data: PartitionData,
+}
+
+impl Fetched {
+    pub(super) fn new(
+        topic: &str,
+        topic_id: TopicId,
+        fetch_offset: i64,
+        data: PartitionData,
+        settings: &ClientSettings,
+    ) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            topic_id,
+            fetch_offset,
+            isolation: settings.isolation,
+            decompressed_limit_bytes: settings.decompressed_limit_bytes,
+            data,
+        }
+    }
+
+    /// The topic's name.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The topic's id; zero if the broker is older than topic ids.
+    pub fn topic_id(&self) -> TopicId {
+        self.topic_id
+    }
+
+    /// The partition's index.
+    pub fn partition(&self) -> i32 {
+        self.data.partition_index
+    }
+
+    /// The first offset that is not yet replicated to all in-sync replicas.
+    pub fn high_watermark(&self) -> i64 {
+        self.data.high_watermark
+    }
+
+    /// The first offset of the oldest open transaction, or the high watermark.
+    pub fn last_stable_offset(&self) -> i64 {
+        self.data.last_stable_offset
+    }
+
+    /// The first offset that the log holds, −1 if the broker did not say.
+    pub fn log_start_offset(&self) -> i64 {
+        self.data.log_start_offset
+    }
+
+    /// The first offset that a reader of this isolation cannot read yet.
+    pub(super) fn readable_end(&self) -> i64 {
+        match self.isolation {
+            Isolation::ReadUncommitted => self.data.high_watermark,
+            Isolation::ReadCommitted => self.data.last_stable_offset,
+        }
+    }
+
+    /// The aborted transactions that touch the range, if committed data was asked for.
+    pub fn aborted_transactions(&self) -> Option<&[AbortedTransaction]> {
+        self.data.aborted_transactions.as_deref()
+    }
+
+    /// Whether there is no whole batch.
+    pub fn is_empty(&self) -> bool {
+        self.next_offset().is_none()
+    }
+
+    /// The record data as it came, a truncated tail included.
+    pub fn record_bytes(&self) -> &RecordBytes {
+        static EMPTY: RecordBytes = RecordBytes::empty();
+        self.data.records.as_ref().unwrap_or(&EMPTY)
+    }
+
+    /// The whole batches, each to the byte as the broker sent it.
+    pub fn batches(&self) -> Result<Vec<Bytes>, ClientError> {
+        let mut batches = Vec::new();
+        for slice in self.record_bytes().slices() {
+            for entry in Batches::new(slice) {
+                batches.push(slice.slice_ref(self.whole(entry)?.as_bytes()));
+            }
+        }
+        Ok(batches)
+    }
+
+    fn whole<'b>(
+        &self,
+        entry: Result<BatchEntry<'b>, kachet_core::wire::BatchError>,
+    ) -> Result<RecordBatch<'b>, ClientError> {
+        let (topic, partition) = (self.topic.clone(), self.partition());
+        match entry {
+            Ok(BatchEntry::Batch(batch)) => Ok(batch),
+            Ok(BatchEntry::Legacy(message)) => {
+                let (offset, magic) = (message.offset, message.magic);
+                Err(ClientError::LegacyFormat {
+                    topic,
+                    partition,
+                    offset,
+                    magic,
+                })
+            }
+            Err(source) => Err(ClientError::Batch {
+                topic,
+                partition,
+                source,
+            }),
+        }
+    }
+
+    /// The offset behind the last whole batch: where to read on. `None` if there is no whole batch.
+    pub fn next_offset(&self) -> Option<i64> {
+        let slices: Vec<&Bytes> = self.record_bytes().slices().collect();
+        let last_of = |slice: &Bytes| {
+            Batches::new(slice)
+                .map_while(Result::ok)
+                .last()
+                .map(|entry| match entry {
+                    BatchEntry::Batch(batch) => batch.last_offset(),
+                    BatchEntry::Legacy(message) => message.offset,
+                })
+        };
+        slices.into_iter().rev().find_map(last_of)?.checked_add(1)
+    }
+
+    /// Up to `limit` records at and behind the offset that was asked for. Markers are left out, and those of
+    /// aborted transactions if committed data was asked for. Only the batches that are needed are decompressed.
+    pub fn records(&self, limit: usize) -> Result<Vec<Record>, ClientError> {
+        let mut aborted = Aborted::new(self.aborted_transactions());
+        let mut records = Vec::new();
+        for bytes in self.batches()? {
+            if records.len() >= limit {
+                break;
+            }
+            let wrong = |source| self.batch_error(source);
+            let batch = RecordBatch::parse(&bytes).map_err(wrong)?;
+            batch
+                .verify(kachet_core::wire::Crc32c::from_fn(crc32c::crc32c))
+                .map_err(wrong)?;
+            let payload = self.payload(&bytes, &batch)?;
+            if batch.is_control() {
+                aborted.pass_marker(&batch, &payload);
+            } else if !aborted.holds(&batch) {
+                self.collect(&batch, &payload, limit, &mut records)?;
+            }
+        }
+        Ok(records)
+    }
+
+    fn batch_error(&self, source: kachet_core::wire::BatchError) -> ClientError {
+        ClientError::Batch {
+            topic: self.topic.clone(),
+            partition: self.partition(),
+            source,
+        }
+    }
+
+    /// The records of a batch, decompressed; shared with the batch if it is not compressed.
+    fn payload(&self, bytes: &Bytes, batch: &RecordBatch<'_>) -> Result<Bytes, ClientError> {
+        let payload = match batch.codec() {
+            Ok(Codec::None) => return Ok(bytes.slice_ref(batch.payload())),
+            Ok(codec) => decompress(codec, batch.payload(), self.decompressed_limit_bytes),
+            Err(error) => Err(error),
+        };
+        payload.map(Bytes::from).map_err(|source| ClientError::Codec {
+            topic: self.topic.clone(),
+            partition: self.partition(),
+            base_offset: batch.base_offset(),
+            source,
+        })
+    }
+
+    fn collect(
+        &self,
+        batch: &RecordBatch<'_>,
+        payload: &Bytes,
+        limit: usize,
+        records: &mut Vec<Record>,
+    ) -> Result<(), ClientError> {
+        let timestamp_type = if batch.is_log_append_time() {
+            TimestampType::LogAppend
+        } else {
+            TimestampType::Create
+        };
+        for record in batch.records(payload) {
+            let record = record.map_err(|source| self.batch_error(source))?;
+            if record.offset < self.fetch_offset {
+                continue;
+            }
+            if records.len() >= limit {
+                break;
+            }
+            let shared = |bytes: &[u8]| payload.slice_ref(bytes);
+            records.push(Record {
+                offset: record.offset,
+                timestamp_ms: record.timestamp,
+                timestamp_type,
+                key: record.key.map(shared),
+                value: record.value.map(shared),
+                headers: record
+                    .headers
+                    .iter()
+                    .map(|(key, value)| (shared(key), value.map(shared)))
+                    .collect(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Which producers' batches are to be left out at the point that the reader has reached, as Kafka's own consumers
+/// do it: a transaction counts as aborted from its first offset to its marker (H2).
+struct Aborted<'a> {
+    /// By first offset, the nearest last.
+    ahead: Vec<&'a AbortedTransaction>,
+    /// Producers whose transaction at this point is aborted.
+    open: HashSet<i64>,
+}
+
+impl<'a> Aborted<'a> {
+    fn new(listed: Option<&'a [AbortedTransaction]>) -> Self {
+        let mut ahead: Vec<_> = listed.unwrap_or_default().iter().collect();
+        ahead.sort_by_key(|transaction| core::cmp::Reverse(transaction.first_offset));
+        Self {
+            ahead,
+            open: HashSet::new(),
+        }
+    }
+
+    fn advance_to(&mut self, last_offset: i64) {
+        while let Some(next) = self.ahead.pop_if(|next| next.first_offset <= last_offset) {
+            self.open.insert(next.producer_id);
+        }
+    }
+
+    fn holds(&mut self, batch: &RecordBatch<'_>) -> bool {
+        self.advance_to(batch.last_offset());
+        batch.is_transactional() && self.open.contains(&batch.producer_id())
+    }
+
+    fn pass_marker(&mut self, batch: &RecordBatch<'_>, payload: &[u8]) {
+        self.advance_to(batch.last_offset());
+        let key = batch.records(payload).find_map(|record| record.ok()?.key);
+        if key.and_then(ControlRecord::from_key) == Some(ControlRecord::Abort) {
+            self.open.remove(&batch.producer_id());
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! A client that reads partitions at any offset.
+
+mod builder;
+mod error;
+mod fetched;
+mod record;
+mod routing;
+
+use core::time::Duration;
+
+use kachet_core::wire::{
+    FETCH_API_KEY, FETCH_VERSION_MAX, FETCH_VERSION_MIN, FETCH_VERSION_TOPIC_IDS, FetchPartition,
+    FetchRequest, FetchTopic, PartitionData, TaggedFields, TopicRef,
+};
+
+pub use builder::ClientBuilder;
+pub use error::ClientError;
+pub use fetched::Fetched;
+pub use record::{Record, TimestampType};
+
+use self::routing::{Route, Routing};
+use crate::cache::Cache;
+use crate::cluster::{EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, code, list_offsets};
+use crate::transport::{Request, Response, TcpTransport, Transport, TransportError};
+
+/// Which records a reader sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// All of them, those of open and aborted transactions included.
+    #[default]
+    ReadUncommitted,
+    /// Those of committed transactions and those outside of any.
+    ReadCommitted,
+}
+
+impl Isolation {
+    fn level(self) -> i8 {
+        match self {
+            Self::ReadUncommitted => 0,
+            Self::ReadCommitted => 1,
+        }
+    }
+}
+
+/// Where to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// At this offset.
+    Offset(i64),
+    /// At the first offset that the log holds.
+    Earliest,
+    /// So many offsets before the end of the log, or at its start if it is shorter.
+    BeforeEnd(u64),
+    /// At the first record of this time or later, in milliseconds since 1970.
+    Timestamp(i64),
+}
+
+/// How a client reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientSettings {
+    /// Which records it sees.
+    pub isolation: Isolation,
+    /// How many bytes of batches one fetch may bring. The first batch always comes whole.
+    pub fetch_max_bytes: usize,
+    /// How long a broker may wait for data at the end of the log.
+    pub max_wait: Duration,
+    /// How long a read is tried again while leaders move and brokers restart.
+    pub retry_timeout: Duration,
+    /// The most that one batch may hold after decompression, in bytes.
+    pub decompressed_limit_bytes: usize,
+}
+
+impl Default for ClientSettings {
+    /// Uncommitted reads of up to 1 MiB, half a second of waiting, 10 seconds of trying again, 128 MiB a batch.
+    fn default() -> Self {
+        Self {
+            isolation: Isolation::default(),
+            fetch_max_bytes: 1 << 20,
+            max_wait: Duration::from_millis(500),
+            retry_timeout: Duration::from_secs(10),
+            decompressed_limit_bytes: kachet_core::wire::codec::DEFAULT_DECOMPRESSED_LIMIT_BYTES,
+        }
+    }
+}
+
+/// Reads partitions of a Kafka cluster at any offset, through any [`Transport`].
+///
+/// ```no_run
+/// # async fn example() -> Result<(), kachet::client::ClientError> {
+/// use kachet::client::Client;
+///
+/// let client = Client::builder().bootstrap("localhost:9092").size_limit_bytes(256 << 20).build()?;
+/// if let Some(record) = client.record("orders", 0, 42).await? {
+///     println!("{:?}", record.value);
+/// }
+/// // The second read comes from the cache.
+/// client.record("orders", 0, 42).await?;
+/// assert_eq!(client.transport().statistics().upstream_fetches, 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Client<T> {
+    transport: T,
+    routing: Routing,
+    settings: ClientSettings,
+}
+
+impl Client<Cache<TcpTransport>> {
+    /// Begins to set a client up that reads over TCP through a cache in memory.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+}
+
+/// Between tries, while a leader is being elected.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+impl<T: Transport> Client<T> {
+    /// The transport that it reads through.
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    /// The batches at and behind `offset`. Empty at the end of the log, after [`ClientSettings::max_wait`].
+    pub async fn fetch(&self, topic: &str, partition: i32, offset: i64) -> Result<Fetched, ClientError> {
+        self.fetch_waiting(topic, partition, offset, self.settings.max_wait)
+            .await
+    }
+
+    async fn fetch_waiting(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        max_wait: Duration,
+    ) -> Result<Fetched, ClientError> {
+        let data = self
+            .routed(topic, partition, async |route| {
+                self.fetch_once(route, partition, offset, max_wait).await
+            })
+            .await;
+        match data {
+            Ok((route, data)) => Ok(Fetched::new(topic, route.topic_id, offset, data, &self.settings)),
+            Err(ClientError::Broker {
+                code: code::OFFSET_OUT_OF_RANGE,
+                ..
+            }) => {
+                let (log_start_offset, high_watermark) = self.bounds(topic, partition).await?;
+                let topic = topic.to_owned();
+                Err(ClientError::OffsetOutOfRange {
+                    topic,
+                    partition,
+                    offset,
+                    log_start_offset,
+                    high_watermark,
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn fetch_once(
+        &self,
+        route: &Route,
+        partition: i32,
+        offset: i64,
+        max_wait: Duration,
+    ) -> Result<Answer<PartitionData>, TransportError> {
+        let versions = self.transport.api_versions(&route.leader).await?;
+        let newest = if route.topic_id.is_zero() {
+            FETCH_VERSION_TOPIC_IDS - 1
+        } else {
+            FETCH_VERSION_MAX
+        };
+        let version = versions
+            .negotiate(FETCH_API_KEY, FETCH_VERSION_MIN..=newest)
+            .ok_or_else(|| {
+                let (broker_min, broker_max) = versions
+                    .range(FETCH_API_KEY)
+                    .map_or((-1, -1), |range| (*range.start(), *range.end()));
+                let (min, max) = (FETCH_VERSION_MIN, newest);
+                let broker = route.leader.clone();
+                TransportError::NoCommonVersion {
+                    broker,
+                    api: "Fetch",
+                    broker_min,
+                    broker_max,
+                    min,
+                    max,
+                }
+            })?;
+        let request = self.fetch_request(route, version, partition, offset, max_wait);
+        let response = self
+            .transport
+            .round_trip(&route.leader, Request::Fetch { version, request })
+            .await?;
+        let unexpected = |what: String| TransportError::Message {
+            broker: route.leader.clone(),
+            api: "Fetch",
+            version,
+            message: what,
+        };
+        let Response::Fetch(response) = response else {
+            return Err(unexpected("the answer is not a Fetch response".into()));
+        };
+        if response.error_code != 0 {
+            return Ok(Answer::Error(response.error_code));
+        }
+        let mut partitions = response.topics.into_iter().flat_map(|topic| topic.partitions);
+        let Some(data) = partitions.find(|data| data.partition_index == partition) else {
+            return Err(unexpected(format!("the answer leaves partition {partition} out")));
+        };
+        Ok(match data.error_code {
+            0 => Answer::Value(data),
+            error_code => Answer::Error(error_code),
+        })
+    }
+
+    fn fetch_request(
+        &self,
+        route: &Route,
+        version: i16,
+        partition: i32,
+        offset: i64,
+        max_wait: Duration,
+    ) -> FetchRequest {
+        let max_bytes = i32::try_from(self.settings.fetch_max_bytes).unwrap_or(i32::MAX);
+        let topic = if version >= FETCH_VERSION_TOPIC_IDS {
+            TopicRef::Id(route.topic_id)
+        } else {
+            TopicRef::Name(route.topic_name.clone())
+        };
+        FetchRequest {
+            max_wait_ms: i32::try_from(max_wait.as_millis()).unwrap_or(i32::MAX),
+            min_bytes: 1,
+            max_bytes,
+            isolation_level: self.settings.isolation.level(),
+            topics: vec![FetchTopic {
+                topic,
+                partitions: vec![FetchPartition::new(partition, offset, max_bytes)],
+                unknown_tags: TaggedFields::default(),
+            }],
+            ..FetchRequest::default()
+        }
+    }
+
+    /// The record at `offset`. `None` where the log holds none there: the offset of a transaction marker, of a
+    /// record that compaction has removed, or, if committed data is read, of an aborted transaction.
+    pub async fn record(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Result<Option<Record>, ClientError> {
+        let mut fetched = self
+            .fetch_waiting(topic, partition, offset, Duration::ZERO)
+            .await?;
+        if fetched.is_empty() && offset < fetched.readable_end() {
+            // A throttled broker, or one that reads from remote storage, may give nothing at first.
+            fetched = self.fetch(topic, partition, offset).await?;
+        }
+        if fetched.is_empty() {
+            return Err(self.beyond_end(&fetched, offset));
+        }
+        let first = fetched.records(1)?.into_iter().next();
+        Ok(first.filter(|record| record.offset == offset))
+    }
+
+    fn beyond_end(&self, fetched: &Fetched, offset: i64) -> ClientError {
+        ClientError::OffsetOutOfRange {
+            topic: fetched.topic().to_owned(),
+            partition: fetched.partition(),
+            offset,
+            log_start_offset: fetched.log_start_offset(),
+            high_watermark: fetched.readable_end(),
+        }
+    }
+
+    /// Up to `count` records from `offset` on, in order; fewer at the end of the log.
+    pub async fn records(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        count: usize,
+    ) -> Result<Vec<Record>, ClientError> {
+        let mut records = Vec::new();
+        let mut next = offset;
+        while records.len() < count {
+            let mut fetched = self.fetch_waiting(topic, partition, next, Duration::ZERO).await?;
+            if fetched.is_empty() && next < fetched.readable_end() {
+                fetched = self.fetch(topic, partition, next).await?;
+            }
+            records.extend(fetched.records(count - records.len())?);
+            match fetched.next_offset() {
+                Some(beyond) => next = beyond,
+                None if next == offset => return Err(self.beyond_end(&fetched, offset)),
+                None => break,
+            }
+        }
+        Ok(records)
+    }
+
+    /// The offset that a position stands for now.
+    pub async fn offset_of(
+        &self,
+        topic: &str,
+        partition: i32,
+        position: Position,
+    ) -> Result<i64, ClientError> {
+        match position {
+            Position::Offset(offset) => Ok(offset),
+            Position::Earliest => self.list_offset(topic, partition, EARLIEST_TIMESTAMP).await,
+            Position::BeforeEnd(back) => {
+                let (earliest, end) = self.bounds(topic, partition).await?;
+                Ok(end.saturating_sub_unsigned(back).max(earliest))
+            }
+            Position::Timestamp(timestamp_ms) => {
+                match self.list_offset(topic, partition, timestamp_ms).await? {
+                    offset if offset >= 0 => Ok(offset),
+                    _ => {
+                        let topic = topic.to_owned();
+                        Err(ClientError::NoSuchTimestamp {
+                            topic,
+                            partition,
+                            timestamp_ms,
+                        })
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first offset that the log holds and the first that it does not hold yet.
+    async fn bounds(&self, topic: &str, partition: i32) -> Result<(i64, i64), ClientError> {
+        tokio::try_join!(
+            self.list_offset(topic, partition, EARLIEST_TIMESTAMP),
+            self.list_offset(topic, partition, LATEST_TIMESTAMP)
+        )
+    }
+
+    async fn list_offset(&self, topic: &str, partition: i32, timestamp: i64) -> Result<i64, ClientError> {
+        let level = self.settings.isolation.level();
+        let (_, offset) = self
+            .routed(topic, partition, async |route| {
+                let asked = [(route.topic_name.clone(), partition)];
+                let mut found =
+                    list_offsets(&self.transport, &route.leader, &asked, timestamp, level).await?;
+                Ok(match found.remove(&asked[0]) {
+                    Some(Ok(found)) => Answer::Value(found.offset),
+                    Some(Err(error_code)) => Answer::Error(error_code),
+                    None => Answer::Error(code::UNKNOWN_TOPIC_OR_PARTITION),
+                })
+            })
+            .await?;
+        Ok(offset)
+    }
+}
+
+/// What a leader answered about a partition.
+enum Answer<V> {
+    Value(V),
+    /// Kafka's error code.
+    Error(i16),
+}

@@ -1,0 +1,265 @@
+//! Finds the leader of a partition, and finds it again when it has moved.
+
+use core::ops::AsyncFn;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use kachet_core::wire::{TopicId, TopicRef, WireStr};
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+
+use super::{Answer, Client, ClientError, RETRY_PAUSE};
+use crate::cluster::{TopicMetadata, Topology, code, describe};
+use crate::transport::{BrokerAddress, Transport, TransportError};
+
+/// Topics whose leaders are remembered at most.
+const TOPICS_LIMIT: usize = 4096;
+
+/// Where a partition is read.
+#[derive(Clone, Debug)]
+pub(super) struct Route {
+    pub(super) topic_name: WireStr,
+    /// Zero if the cluster is older than topic ids.
+    pub(super) topic_id: TopicId,
+    pub(super) leader: BrokerAddress,
+}
+
+/// What is known of the cluster.
+#[derive(Debug)]
+pub(super) struct Routing {
+    bootstrap: Vec<BrokerAddress>,
+    /// Which bootstrap broker is asked first: the last that answered.
+    preferred: AtomicUsize,
+    known: RwLock<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    brokers: Vec<BrokerAddress>,
+    topics: HashMap<String, Topic>,
+}
+
+#[derive(Debug)]
+struct Topic {
+    name: WireStr,
+    id: TopicId,
+    /// By partition; `None` for one that has no leader for the moment.
+    leaders: HashMap<i32, Option<BrokerAddress>>,
+}
+
+impl Routing {
+    pub(super) fn new(bootstrap: Vec<BrokerAddress>) -> Self {
+        Self {
+            bootstrap,
+            preferred: AtomicUsize::new(0),
+            known: RwLock::default(),
+        }
+    }
+
+    /// The partition's leader, if the topic is known. `Ok(None)` if it has none, an error if the topic has no
+    /// such partition.
+    fn route(&self, topic: &str, partition: i32) -> Option<Result<Option<Route>, ClientError>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let found = known.topics.get(topic)?;
+        let Some(leader) = found.leaders.get(&partition) else {
+            let (topic, count) = (topic.to_owned(), found.leaders.len());
+            return Some(Err(ClientError::UnknownPartition {
+                topic,
+                partition,
+                count,
+            }));
+        };
+        let route = |leader: &BrokerAddress| Route {
+            topic_name: found.name.clone(),
+            topic_id: found.id,
+            leader: leader.clone(),
+        };
+        Some(Ok(leader.as_ref().map(route)))
+    }
+
+    fn forget(&self, topic: &str) {
+        self.known
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .topics
+            .remove(topic);
+    }
+
+    fn learn(&self, topology: &Topology, topic: &TopicMetadata) {
+        let Some(name) = topic.name.clone() else { return };
+        let leader_of = |id: &i32| topology.brokers.get(id).cloned();
+        let leaders = topic
+            .partitions
+            .iter()
+            .map(|(index, partition)| (*index, leader_of(&partition.leader_id)));
+        let found = Topic {
+            id: topic.topic_id,
+            leaders: leaders.collect(),
+            name,
+        };
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.topics.len() >= TOPICS_LIMIT {
+            // Rare, and cheap to learn again.
+            known.topics.clear();
+        }
+        known.brokers = topology.brokers.values().cloned().collect();
+        known.topics.insert(found.name.as_str().to_owned(), found);
+    }
+
+    /// The brokers to ask about the cluster: those given, the one that answered last first, then those that the
+    /// cluster has named.
+    fn candidates(&self) -> Vec<(Option<usize>, BrokerAddress)> {
+        let preferred = self.preferred.load(Ordering::Relaxed);
+        let count = self.bootstrap.len();
+        let given = (0..count).map(|n| (preferred + n) % count);
+        let mut candidates: Vec<_> = given
+            .map(|index| (Some(index), self.bootstrap[index].clone()))
+            .collect();
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        for broker in &known.brokers {
+            if !candidates.iter().any(|(_, candidate)| candidate == broker) {
+                candidates.push((None, broker.clone()));
+            }
+        }
+        candidates
+    }
+
+    fn prefer(&self, index: Option<usize>) {
+        if let Some(index) = index {
+            self.preferred.store(index, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether asking again, after finding the leader anew, may help.
+fn is_passing(error_code: i16) -> bool {
+    matches!(
+        error_code,
+        code::UNKNOWN_TOPIC_OR_PARTITION
+            | code::LEADER_NOT_AVAILABLE
+            | code::NOT_LEADER_OR_FOLLOWER
+            | code::REPLICA_NOT_AVAILABLE
+            | code::KAFKA_STORAGE_ERROR
+            | code::FENCED_LEADER_EPOCH
+            | code::UNKNOWN_LEADER_EPOCH
+            | code::OFFSET_NOT_AVAILABLE
+            | code::UNKNOWN_TOPIC_ID
+            | code::INCONSISTENT_TOPIC_ID
+    )
+}
+
+impl<T: Transport> Client<T> {
+    /// Asks a partition's leader, and asks again where the leader has moved, until
+    /// [`ClientSettings::retry_timeout`](super::ClientSettings::retry_timeout).
+    pub(super) async fn routed<V>(
+        &self,
+        topic: &str,
+        partition: i32,
+        ask: impl AsyncFn(&Route) -> Result<Answer<V>, TransportError>,
+    ) -> Result<(Route, V), ClientError> {
+        let deadline = Instant::now() + self.settings.retry_timeout;
+        loop {
+            let error = match self.route(topic, partition).await? {
+                Some(route) => match ask(&route).await {
+                    Ok(Answer::Value(value)) => return Ok((route, value)),
+                    Ok(Answer::Error(code)) => {
+                        let error = ClientError::Broker {
+                            topic: topic.to_owned(),
+                            partition,
+                            code,
+                        };
+                        if !is_passing(code) {
+                            return Err(error);
+                        }
+                        error
+                    }
+                    Err(error) if is_hopeless(&error) => return Err(error.into()),
+                    Err(error) => error.into(),
+                },
+                None => ClientError::NoLeader {
+                    topic: topic.to_owned(),
+                    partition,
+                },
+            };
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(error);
+            }
+            debug!(topic, partition, %error, "asking again");
+            self.routing.forget(topic);
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// The leader of a partition; `None` if it has none for the moment.
+    async fn route(&self, topic: &str, partition: i32) -> Result<Option<Route>, ClientError> {
+        if let Some(route) = self.routing.route(topic, partition) {
+            return route;
+        }
+        let unknown = || ClientError::UnknownTopic {
+            topic: topic.to_owned(),
+        };
+        let invalid = || ClientError::InvalidTopicName {
+            topic: topic.to_owned(),
+        };
+        let name = WireStr::copy_from(topic)
+            .filter(is_topic_name)
+            .ok_or_else(invalid)?;
+        let topology = self.describe(TopicRef::Name(name.clone())).await?;
+        let found = topology
+            .topics
+            .iter()
+            .find(|each| each.name.as_ref() == Some(&name));
+        match found.map(|found| (found, found.error_code)) {
+            Some((_, code::UNKNOWN_TOPIC_OR_PARTITION)) | None => Err(unknown()),
+            Some((_, code::INVALID_TOPIC)) => Err(invalid()),
+            Some((_, code::LEADER_NOT_AVAILABLE)) => Ok(None),
+            Some((found, 0)) => {
+                self.routing.learn(&topology, found);
+                self.routing
+                    .route(topic, partition)
+                    .unwrap_or_else(|| Err(unknown()))
+            }
+            Some((_, code)) => Err(ClientError::Broker {
+                topic: topic.to_owned(),
+                partition,
+                code,
+            }),
+        }
+    }
+
+    /// Asks one broker after the other until one answers; the error is that of the first.
+    async fn describe(&self, topic: TopicRef) -> Result<Topology, ClientError> {
+        let topics = [topic];
+        let mut first_error = None;
+        for (index, broker) in self.routing.candidates() {
+            match describe(&self.transport, &broker, &topics).await {
+                Ok(topology) => {
+                    self.routing.prefer(index);
+                    return Ok(topology);
+                }
+                Err(error) => {
+                    debug!(%broker, %error, "no metadata from this broker");
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        Err(first_error.map_or(ClientError::NoBootstrap, ClientError::Transport))
+    }
+}
+
+/// Errors that another try, to whichever broker, does not mend.
+fn is_hopeless(error: &TransportError) -> bool {
+    use TransportError as E;
+    matches!(
+        error,
+        E::NoCommonVersion { .. } | E::Message { .. } | E::ResponseTooLarge { .. } | E::Fetch { .. }
+    )
+}
+
+/// Kafka's rule for topic names.
+fn is_topic_name(name: &WireStr) -> bool {
+    let name = name.as_str();
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=249).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".."
+}
