@@ -1,0 +1,85 @@
+//! Arguments, logging and exit codes of the `kachet` command.
+
+mod demo;
+mod failure;
+mod fetch;
+mod output;
+mod target;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use self::failure::Failure;
+
+/// A read-through cache for Kafka's Fetch responses.
+#[derive(Debug, Parser)]
+#[command(name = "kachet", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// What to log to stderr, by level (error, warn, info, debug, trace) or as module=level,…
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "KACHET_LOG",
+        default_value = "warn"
+    )]
+    log: String,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage · \
+3 no such topic, partition, offset or record · 4 the broker cannot be reached or does not answer as a Kafka broker";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read records at any offset of any partition, through the cache
+    Fetch(fetch::FetchArguments),
+    /// Show what the cache does for random reads; needs no broker
+    Demo(demo::DemoArguments),
+}
+
+pub(crate) fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("kachet: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    log_to_stderr(&arguments.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::Runtime)?;
+    let outcome = runtime.block_on(async {
+        match arguments.command {
+            Command::Fetch(arguments) => fetch::run(arguments).await,
+            Command::Demo(arguments) => demo::run(arguments).await,
+        }
+    });
+    // A name look-up that still hangs must not hold the process back.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn log_to_stderr(filter: &str) -> Result<(), Failure> {
+    let wrong = |error| Failure::LogFilter {
+        given: filter.to_owned(),
+        error,
+    };
+    let filter = EnvFilter::try_new(filter).map_err(wrong)?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
+    Ok(())
+}
