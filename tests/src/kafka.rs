@@ -38,6 +38,8 @@ pub struct KafkaSettings {
     pub dir: Option<PathBuf>,
     /// Leave a temporary folder where it is.
     pub keep: bool,
+    /// One more listener, such as `SSL://127.0.0.1:9094`, on a port that is free.
+    pub extra_listener: Option<String>,
 }
 
 impl KafkaSettings {
@@ -323,15 +325,23 @@ impl KafkaBroker {
 
     fn write_properties(&self, controller_port: u16) -> Result<()> {
         let (client, controller) = (self.bootstrap(), format!("127.0.0.1:{controller_port}"));
+        let extra = self.settings.extra_listener.as_ref();
+        let extra = extra.map(|listener| format!(",{listener}")).unwrap_or_default();
+        let protocol = extra
+            .trim_start_matches(',')
+            .split(':')
+            .next()
+            .filter(|name| !name.is_empty());
+        let protocol = protocol.map(|name| format!(",{name}:{name}")).unwrap_or_default();
         let mut properties = format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
              controller.quorum.bootstrap.servers={controller}\n\
-             listeners=PLAINTEXT://{client},CONTROLLER://{controller}\n\
-             advertised.listeners=PLAINTEXT://{client}\n\
+             listeners=PLAINTEXT://{client},CONTROLLER://{controller}{extra}\n\
+             advertised.listeners=PLAINTEXT://{client}{extra}\n\
              controller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\n\
-             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocol}\n\
              log.dirs={data}\n\
              offsets.topic.replication.factor=1\n\
              offsets.topic.num.partitions=4\n\
