@@ -22,7 +22,7 @@ impl MemoryMeter {
         self.0.fetch_add(held_bytes, Ordering::Relaxed);
         Bytes::from_owner(Held {
             batch: batch.to_vec(),
-            held_bytes,
+            size_bytes: held_bytes,
             meter: self.clone(),
         })
     }
@@ -30,7 +30,7 @@ impl MemoryMeter {
 
 struct Held {
     batch: Vec<u8>,
-    held_bytes: u64,
+    size_bytes: u64,
     meter: MemoryMeter,
 }
 
@@ -42,6 +42,6 @@ impl AsRef<[u8]> for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.meter.0.fetch_sub(self.held_bytes, Ordering::Relaxed);
+        self.meter.0.fetch_sub(self.size_bytes, Ordering::Relaxed);
     }
 }

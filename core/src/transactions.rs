@@ -83,7 +83,7 @@ pub(crate) fn list_for_run<'a>(
     fetch_offset: i64,
 ) -> Vec<AbortedTransaction> {
     let mut run: Vec<Aborted> = Vec::new();
-    for each in batches.flat_map(|batch| batch.as_slice()) {
+    for each in batches.flat_map(AbortedInBatch::as_slice) {
         let same = |known: &&mut Aborted| {
             known.producer_id == each.producer_id && known.first_offset == each.first_offset
         };

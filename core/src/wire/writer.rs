@@ -91,10 +91,10 @@ impl<'a> Writer<'a> {
 
     fn uvarint(&mut self, mut value: u32) {
         while value >= 0x80 {
-            self.out.tail.put_u8((value & 0x7f) as u8 | 0x80);
+            self.out.tail.put_u8(value.to_le_bytes()[0] | 0x80);
             value >>= 7;
         }
-        self.out.tail.put_u8(value as u8);
+        self.out.tail.put_u8(value.to_le_bytes()[0]);
     }
 
     /// A length or count; `None` stands for null.

@@ -4,6 +4,7 @@
 mod revalidate;
 
 use core::time::Duration;
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -41,6 +42,8 @@ struct Inner<T> {
     /// Held while partitions are validated, so that waiters share one round of questions.
     validation: tokio::sync::Mutex<()>,
     validates_in_background: AtomicBool,
+    /// What each broker answered last, by address.
+    versions: RwLock<HashMap<BrokerAddress, Arc<ApiVersions>>>,
     /// Set when a broker turned out to be older than topic ids, so that nobody goes on asking for them.
     lacks_topic_ids: AtomicBool,
 }
@@ -86,6 +89,7 @@ impl<T: Transport> CacheBuilder<T> {
                 started: std::time::Instant::now(),
                 validation: tokio::sync::Mutex::default(),
                 validates_in_background: AtomicBool::new(false),
+                versions: RwLock::default(),
                 lacks_topic_ids: AtomicBool::new(false),
             }),
         }
@@ -133,12 +137,20 @@ impl<T: Transport> Transport for Cache<T> {
             Request::Fetch { version, request } => {
                 self.fetch(broker, version, request).await.map(Response::Fetch)
             }
-            other => self.inner.transport.round_trip(broker, other).await,
+            other @ Request::Other { .. } => self.inner.transport.round_trip(broker, other).await,
         }
     }
 
+    /// Those of the transport below; while it cannot reach the broker, the last that it gave, so that what is cached
+    /// can be asked for without the broker.
     async fn api_versions(&self, broker: &BrokerAddress) -> Result<Arc<ApiVersions>, TransportError> {
-        self.inner.transport.api_versions(broker).await
+        match self.inner.transport.api_versions(broker).await {
+            Ok(versions) => {
+                self.inner.remember_versions(broker, &versions);
+                Ok(versions)
+            }
+            Err(error) => self.inner.remembered_versions(broker).ok_or(error),
+        }
     }
 }
 
@@ -215,12 +227,33 @@ impl<T> Inner<T> {
         }
     }
 
+    fn remembered_versions(&self, broker: &BrokerAddress) -> Option<Arc<ApiVersions>> {
+        let versions = self.versions.read().unwrap_or_else(PoisonError::into_inner);
+        versions.get(broker).cloned()
+    }
+
+    fn remember_versions(&self, broker: &BrokerAddress, versions: &Arc<ApiVersions>) {
+        if self
+            .remembered_versions(broker)
+            .is_some_and(|known| known == *versions)
+        {
+            return;
+        }
+        let mut remembered = self.versions.write().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() < BROKERS_LIMIT {
+            remembered.insert(broker.clone(), Arc::clone(versions));
+        }
+    }
+
     fn identify(&self, cluster_id: Option<&WireStr>) {
         if let Some(cluster_id) = cluster_id {
             self.write().identify_cluster(cluster_id);
         }
     }
 }
+
+/// Brokers whose versions are remembered at most.
+const BROKERS_LIMIT: usize = 4096;
 
 /// How long a background validation waits before the next may begin after it failed.
 const BACKGROUND_PAUSE: Duration = Duration::from_millis(100);

@@ -135,12 +135,7 @@ impl<T: Transport> Client<T> {
         offset: i64,
         max_wait: Duration,
     ) -> Result<Fetched, ClientError> {
-        let data = self
-            .routed(topic, partition, async |route| {
-                self.fetch_once(route, partition, offset, max_wait).await
-            })
-            .await;
-        match data {
+        match self.fetch_routed(topic, partition, offset, max_wait).await {
             Ok((route, data)) => Ok(Fetched::new(topic, route.topic_id, offset, data, &self.settings)),
             Err(ClientError::Broker {
                 code: code::OFFSET_OUT_OF_RANGE,
@@ -157,6 +152,23 @@ impl<T: Transport> Client<T> {
                 })
             }
             Err(error) => Err(error),
+        }
+    }
+
+    async fn fetch_routed(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+        max_wait: Duration,
+    ) -> Result<(Route, PartitionData), ClientError> {
+        let mut attempts = self.attempts(topic, partition);
+        loop {
+            let route = attempts.route().await?;
+            let outcome = self.fetch_once(&route, partition, offset, max_wait).await;
+            if let Some(data) = attempts.judge(outcome).await? {
+                return Ok((route, data));
+            }
         }
     }
 
@@ -261,20 +273,10 @@ impl<T: Transport> Client<T> {
             fetched = self.fetch(topic, partition, offset).await?;
         }
         if fetched.is_empty() {
-            return Err(self.beyond_end(&fetched, offset));
+            return Err(beyond_end(&fetched, offset));
         }
         let first = fetched.records(1)?.into_iter().next();
         Ok(first.filter(|record| record.offset == offset))
-    }
-
-    fn beyond_end(&self, fetched: &Fetched, offset: i64) -> ClientError {
-        ClientError::OffsetOutOfRange {
-            topic: fetched.topic().to_owned(),
-            partition: fetched.partition(),
-            offset,
-            log_start_offset: fetched.log_start_offset(),
-            high_watermark: fetched.readable_end(),
-        }
     }
 
     /// Up to `count` records from `offset` on, in order; fewer at the end of the log.
@@ -295,7 +297,7 @@ impl<T: Transport> Client<T> {
             records.extend(fetched.records(count - records.len())?);
             match fetched.next_offset() {
                 Some(beyond) => next = beyond,
-                None if next == offset => return Err(self.beyond_end(&fetched, offset)),
+                None if next == offset => return Err(beyond_end(&fetched, offset)),
                 None => break,
             }
         }
@@ -341,20 +343,40 @@ impl<T: Transport> Client<T> {
     }
 
     async fn list_offset(&self, topic: &str, partition: i32, timestamp: i64) -> Result<i64, ClientError> {
+        let mut attempts = self.attempts(topic, partition);
+        loop {
+            let route = attempts.route().await?;
+            let outcome = self.list_offset_once(&route, partition, timestamp).await;
+            if let Some(offset) = attempts.judge(outcome).await? {
+                return Ok(offset);
+            }
+        }
+    }
+
+    async fn list_offset_once(
+        &self,
+        route: &Route,
+        partition: i32,
+        timestamp: i64,
+    ) -> Result<Answer<i64>, TransportError> {
         let level = self.settings.isolation.level();
-        let (_, offset) = self
-            .routed(topic, partition, async |route| {
-                let asked = [(route.topic_name.clone(), partition)];
-                let mut found =
-                    list_offsets(&self.transport, &route.leader, &asked, timestamp, level).await?;
-                Ok(match found.remove(&asked[0]) {
-                    Some(Ok(found)) => Answer::Value(found.offset),
-                    Some(Err(error_code)) => Answer::Error(error_code),
-                    None => Answer::Error(code::UNKNOWN_TOPIC_OR_PARTITION),
-                })
-            })
-            .await?;
-        Ok(offset)
+        let asked = [(route.topic_name.clone(), partition)];
+        let mut found = list_offsets(&self.transport, &route.leader, &asked, timestamp, level).await?;
+        Ok(match found.remove(&asked[0]) {
+            Some(Ok(found)) => Answer::Value(found.offset),
+            Some(Err(error_code)) => Answer::Error(error_code),
+            None => Answer::Error(code::UNKNOWN_TOPIC_OR_PARTITION),
+        })
+    }
+}
+
+fn beyond_end(fetched: &Fetched, offset: i64) -> ClientError {
+    ClientError::OffsetOutOfRange {
+        topic: fetched.topic().to_owned(),
+        partition: fetched.partition(),
+        offset,
+        log_start_offset: fetched.log_start_offset(),
+        high_watermark: fetched.readable_end(),
     }
 }
 

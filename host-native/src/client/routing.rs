@@ -1,6 +1,5 @@
 //! Finds the leader of a partition, and finds it again when it has moved.
 
-use core::ops::AsyncFn;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -149,45 +148,71 @@ fn is_passing(error_code: i16) -> bool {
     )
 }
 
-impl<T: Transport> Client<T> {
-    /// Asks a partition's leader, and asks again where the leader has moved, until
-    /// [`ClientSettings::retry_timeout`](super::ClientSettings::retry_timeout).
-    pub(super) async fn routed<V>(
-        &self,
-        topic: &str,
-        partition: i32,
-        ask: impl AsyncFn(&Route) -> Result<Answer<V>, TransportError>,
-    ) -> Result<(Route, V), ClientError> {
-        let deadline = Instant::now() + self.settings.retry_timeout;
+/// Tries of one question to a partition's leader, each to whoever leads by then.
+pub(super) struct Attempts<'c, T> {
+    client: &'c Client<T>,
+    topic: &'c str,
+    partition: i32,
+    deadline: Instant,
+}
+
+impl<T: Transport> Attempts<'_, T> {
+    /// Where to ask. Waits while the partition has no leader.
+    pub(super) async fn route(&mut self) -> Result<Route, ClientError> {
         loop {
-            let error = match self.route(topic, partition).await? {
-                Some(route) => match ask(&route).await {
-                    Ok(Answer::Value(value)) => return Ok((route, value)),
-                    Ok(Answer::Error(code)) => {
-                        let error = ClientError::Broker {
-                            topic: topic.to_owned(),
-                            partition,
-                            code,
-                        };
-                        if !is_passing(code) {
-                            return Err(error);
-                        }
-                        error
-                    }
-                    Err(error) if is_hopeless(&error) => return Err(error.into()),
-                    Err(error) => error.into(),
-                },
-                None => ClientError::NoLeader {
-                    topic: topic.to_owned(),
-                    partition,
-                },
-            };
-            if Instant::now() + RETRY_PAUSE >= deadline {
-                return Err(error);
+            if let Some(route) = self.client.route(self.topic, self.partition).await? {
+                return Ok(route);
             }
-            debug!(topic, partition, %error, "asking again");
-            self.routing.forget(topic);
-            sleep(RETRY_PAUSE).await;
+            let (topic, partition) = (self.topic.to_owned(), self.partition);
+            self.pause(ClientError::NoLeader { topic, partition }).await?;
+        }
+    }
+
+    /// The answer, or `None` if it is worth while to ask again.
+    pub(super) async fn judge<V>(
+        &mut self,
+        outcome: Result<Answer<V>, TransportError>,
+    ) -> Result<Option<V>, ClientError> {
+        let error = match outcome {
+            Ok(Answer::Value(value)) => return Ok(Some(value)),
+            Ok(Answer::Error(code)) => {
+                let error = ClientError::Broker {
+                    topic: self.topic.to_owned(),
+                    partition: self.partition,
+                    code,
+                };
+                if !is_passing(code) {
+                    return Err(error);
+                }
+                error
+            }
+            Err(error) if is_hopeless(&error) => return Err(error.into()),
+            Err(error) => error.into(),
+        };
+        self.pause(error).await.map(|()| None)
+    }
+
+    /// Waits before the next try; gives the error once there is no time for one.
+    async fn pause(&mut self, error: ClientError) -> Result<(), ClientError> {
+        if Instant::now() + RETRY_PAUSE >= self.deadline {
+            return Err(error);
+        }
+        debug!(topic = self.topic, partition = self.partition, %error, "asking again");
+        self.client.routing.forget(self.topic);
+        sleep(RETRY_PAUSE).await;
+        Ok(())
+    }
+}
+
+impl<T: Transport> Client<T> {
+    /// Tries of one question, until [`ClientSettings::retry_timeout`](super::ClientSettings::retry_timeout).
+    pub(super) fn attempts<'c>(&'c self, topic: &'c str, partition: i32) -> Attempts<'c, T> {
+        let deadline = Instant::now() + self.settings.retry_timeout;
+        Attempts {
+            client: self,
+            topic,
+            partition,
+            deadline,
         }
     }
 

@@ -35,7 +35,7 @@ fn metadata(walk: &mut ArrayWalk<'_>, version: i16) -> Option<()> {
         topic.skip(2)?;
         topic.string()?;
         topic.skip(if version >= 10 { 16 } else { 0 })?;
-        topic.skip(if version >= 1 { 1 } else { 0 })?;
+        topic.skip(usize::from(version >= 1))?;
         topic.array(|partition| {
             partition.skip(if version >= 7 { 14 } else { 10 })?;
             for _ in 0..if version >= 5 { 3 } else { 2 } {
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn whole_responses_of_every_version_pass_and_cut_ones_do_not() {
-        let cases: [(ApiKey, fn(i16) -> Vec<u8>, core::ops::RangeInclusive<i16>); 3] = [
+        let cases: [(_, fn(i16) -> Vec<u8>, _); 3] = [
             (ApiKey::Metadata, metadata_response, 1..=13),
             (ApiKey::ListOffsets, list_offsets_response, 1..=10),
             (ApiKey::OffsetForLeaderEpoch, epoch_response, 2..=4),

@@ -302,7 +302,7 @@ fn a_name_hits_once_its_id_is_known_and_misses_under_another_id() {
     let orders = WireStr::from_static("orders");
     assert_eq!(
         cache.unresolved_names(by_name("orders").topics.iter().map(|t| &t.topic), at(0)),
-        [orders.clone()]
+        core::slice::from_ref(&orders)
     );
     cache.learn_topic(&orders, TOPIC, at(0));
     let mut answer = response(10, batch(0, 10));
