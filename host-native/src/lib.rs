@@ -9,3 +9,8 @@ pub mod demo;
 pub mod transport;
 
 pub use kachet_core as core;
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

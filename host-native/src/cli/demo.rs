@@ -219,17 +219,23 @@ async fn measure<T: Transport>(
     let after = broker.requests();
     let hit_ratio = cache.zip(before.1).map(|(cache, before)| {
         let after = cache.statistics();
-        (after.hits - before.hits) as f64 / (after.lookups - before.lookups).max(1) as f64
+        ratio(after.hits - before.hits, after.lookups - before.lookups)
     });
     Ok(Row {
         name,
         p50: percentile(50),
         p99: percentile(99),
-        reads_per_second: reads.len() as f64 / elapsed.as_secs_f64(),
+        reads_per_second: f64::from(u32::try_from(reads.len()).unwrap_or(u32::MAX)) / elapsed.as_secs_f64(),
         upstream_requests: total(&after) - total(&before.0),
         upstream_bytes: after.bytes_sent - before.0.bytes_sent,
         hit_ratio,
     })
+}
+
+/// Both are counts of reads, which the command bounds far below the precision of a float.
+#[allow(clippy::cast_precision_loss)]
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
 }
 
 fn total(counts: &kachet::demo::broker::RequestCounts) -> u64 {

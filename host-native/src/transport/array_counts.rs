@@ -155,6 +155,8 @@ impl<'a> ArrayWalk<'a> {
 
 #[cfg(test)]
 mod tests {
+    use core::ops::RangeInclusive;
+
     use bytes::BytesMut;
     use kafka_protocol::messages::list_offsets_response::{
         ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
@@ -171,6 +173,9 @@ mod tests {
     use kafka_protocol::protocol::{Encodable, StrBytes};
 
     use super::*;
+
+    /// A response in a version.
+    type Encoded = fn(i16) -> Vec<u8>;
 
     fn encoded(message: &impl Encodable, version: i16) -> Vec<u8> {
         let mut body = BytesMut::new();
@@ -217,7 +222,7 @@ mod tests {
 
     #[test]
     fn whole_responses_of_every_version_pass_and_cut_ones_do_not() {
-        let cases: [(_, fn(i16) -> Vec<u8>, _); 3] = [
+        let cases: [(ApiKey, Encoded, RangeInclusive<i16>); 3] = [
             (ApiKey::Metadata, metadata_response, 1..=13),
             (ApiKey::ListOffsets, list_offsets_response, 1..=10),
             (ApiKey::OffsetForLeaderEpoch, epoch_response, 2..=4),
