@@ -18,6 +18,8 @@ pub(crate) struct PartitionState {
     pub(crate) stable_below: i64,
     /// The highest log start offset reported (H4).
     pub(crate) log_start_offset: i64,
+    /// Whether the cleaner may rewrite the log (H5); assumed until a broker has said otherwise.
+    pub(crate) is_compacted: bool,
 }
 
 impl PartitionState {
@@ -29,6 +31,7 @@ impl PartitionState {
             last_stable_offset: -1,
             stable_below: -1,
             log_start_offset: -1,
+            is_compacted: true,
         }
     }
 
@@ -65,6 +68,7 @@ impl PartitionState {
     pub(crate) fn validate(&mut self, evidence: &Evidence, asked_at: Instant) -> Option<i64> {
         self.validated_at = self.validated_at.max(Some(asked_at));
         self.leader_epoch = self.leader_epoch.max(evidence.leader_epoch);
+        self.is_compacted = evidence.is_compacted;
         self.log_start_offset = self.log_start_offset.max(evidence.log_start_offset);
         self.learn_high_watermark(evidence.high_watermark)
     }
@@ -79,6 +83,8 @@ pub struct Evidence {
     pub log_start_offset: i64,
     /// The high watermark, from ListOffsets (latest).
     pub high_watermark: i64,
+    /// Whether the topic's `cleanup.policy` says compact, from DescribeConfigs; true if that is not known.
+    pub is_compacted: bool,
     /// The answer to OffsetForLeaderEpoch, asked for the newest epoch that is cached.
     pub epoch_end: EpochEnd,
 }

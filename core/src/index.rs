@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 
 use crate::offset::OffsetSpan;
+use crate::time::Instant;
 use crate::transactions::AbortedInBatch;
 
 /// A batch in the cache.
@@ -22,6 +23,8 @@ pub(crate) struct CachedBatch {
     /// The epoch of the leader that appended it.
     pub(crate) leader_epoch: i32,
     pub(crate) aborted: AbortedInBatch,
+    /// When the broker was last asked for it: compaction may rewrite it from then on (H5).
+    pub(crate) known_at: Instant,
     /// Tells this insertion from an earlier one at the same offset.
     pub(crate) sequence: u64,
     /// Set by a hit, cleared when eviction passes by.

@@ -219,7 +219,7 @@ impl Cache {
     }
 
     fn keep(&mut self, key: PartitionKey, mut batch: Gathered, data: &PartitionData, known_at: Instant) {
-        if self.refresh(key, &mut batch) {
+        if self.refresh(key, &mut batch, known_at) {
             return;
         }
         let held_bytes = batch.bytes.len() + BATCH_OVERHEAD_BYTES + batch.aborted.size_bytes();
@@ -244,6 +244,7 @@ impl Cache {
             covers: batch.covers,
             leader_epoch: batch.leader_epoch,
             aborted: batch.aborted,
+            known_at,
             sequence,
             was_hit: AtomicBool::new(false),
         });
@@ -259,7 +260,7 @@ impl Cache {
     /// If the same batch is cached already and the new answer knows no more, nothing has to be kept. Otherwise
     /// drops what the new answer replaces, and what contradicts it: another epoch or other bytes at a cached
     /// offset, or a batch where there is none now, and all that follows it (H5, H7).
-    fn refresh(&mut self, key: PartitionKey, batch: &mut Gathered) -> bool {
+    fn refresh(&mut self, key: PartitionKey, batch: &mut Gathered, known_at: Instant) -> bool {
         let Some(partition) = self.partitions.get_mut(&key) else {
             return false;
         };
@@ -284,6 +285,7 @@ impl Cache {
         }
         if let Some(known) = partition.index.get_mut(last_offset) {
             known.covers = batch.covers;
+            known.known_at = known.known_at.max(known_at);
         }
         true
     }

@@ -21,6 +21,7 @@ mod plan;
 mod tests;
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use hashbrown::HashMap;
 
@@ -53,14 +54,28 @@ pub struct CacheSettings {
     pub size_limit_bytes: u64,
     /// How old what is known of a partition may be when a hit is served from it.
     pub max_staleness: MaxStaleness,
+    /// How long ago a batch of a compacted topic may have been fetched when it is served. No question to a broker
+    /// short of a fetch tells what the cleaner has rewritten, so this bounds how long a removed record lives on (H5).
+    pub compacted_max_staleness: MaxStaleness,
+}
+
+impl CacheSettings {
+    /// Where nothing is ever asked, nothing is asked about compaction either.
+    fn compacted_max_staleness(&self) -> MaxStaleness {
+        match self.max_staleness {
+            MaxStaleness::Forever => MaxStaleness::Forever,
+            MaxStaleness::Within(_) => self.compacted_max_staleness,
+        }
+    }
 }
 
 impl Default for CacheSettings {
-    /// No memory, so that everything passes through; one second of staleness.
+    /// No memory, so that everything passes through; one second of staleness, one minute for what the cleaner rewrites.
     fn default() -> Self {
         Self {
             size_limit_bytes: 0,
             max_staleness: MaxStaleness::default(),
+            compacted_max_staleness: MaxStaleness::Within(Duration::from_secs(60)),
         }
     }
 }

@@ -6,7 +6,9 @@ use core::mem;
 use hashbrown::HashSet;
 
 use super::{Cache, Partition};
-use crate::time::Instant;
+use crate::freshness::PartitionState;
+use crate::index::CachedBatch;
+use crate::time::{Instant, MaxStaleness};
 use crate::transactions::{AbortedInBatch, list_for_run};
 use crate::wire::{
     FetchPartition, FetchRequest, FetchTopic, FetchableTopic, PartitionData, RecordBytes, TaggedFields,
@@ -226,35 +228,64 @@ impl Walk<'_> {
         }
         let left = self.limits.max_bytes.saturating_sub(self.hit_bytes);
         let limit = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(left);
-        partition.answer(asked, limit, self.hit_bytes == 0, committed)
+        partition.answer(&Reader {
+            asked,
+            limit_bytes: limit,
+            first: self.hit_bytes == 0,
+            committed,
+            compacted_max_staleness: self.cache.settings.compacted_max_staleness(),
+            now: self.now,
+        })
+    }
+}
+
+/// Who reads a partition, and how much of it.
+struct Reader<'a> {
+    asked: &'a FetchPartition,
+    limit_bytes: usize,
+    /// No partition before it gave anything, so that its first batch comes whole whatever the limit says.
+    first: bool,
+    committed: bool,
+    compacted_max_staleness: MaxStaleness,
+    now: Instant,
+}
+
+impl Reader<'_> {
+    /// Whether a batch may be served to this reader.
+    fn may_see(&self, state: &PartitionState, batch: &CachedBatch) -> bool {
+        // H1, H2: readers of committed data get what is stable and of which all transactions are known.
+        let stable = batch.span.last() < state.stable_below && batch.aborted != AbortedInBatch::Unknown;
+        // H5: the cleaner may have rewritten what was fetched longer ago.
+        let as_it_was = !state.is_compacted || self.compacted_max_staleness.allows(batch.known_at, self.now);
+        (stable || !self.committed) && as_it_was
     }
 }
 
 impl Partition {
-    /// The answer from the cache to a fetch of this partition, if it has one. `first` says that no partition
-    /// before it gave anything, so that its first batch comes whole whatever the limit says.
-    fn answer(
-        &self,
-        asked: &FetchPartition,
-        limit_bytes: usize,
-        first: bool,
-        committed: bool,
-    ) -> Option<PartitionData> {
+    /// The answer from the cache to a fetch of this partition, if it has one.
+    fn answer(&self, reader: &Reader<'_>) -> Option<PartitionData> {
         let state = &self.state;
+        let &Reader {
+            asked,
+            limit_bytes,
+            first,
+            committed,
+            ..
+        } = reader;
         let known_epoch = asked.current_leader_epoch < 0 || asked.current_leader_epoch == state.leader_epoch;
         // Below the log start and with another leader epoch than the known one (H9) the broker answers.
         if asked.fetch_offset < state.log_start_offset || !known_epoch || !self.agrees_on_epoch(asked) {
             return None;
         }
-        let servable = |batch: &&crate::index::CachedBatch| {
-            // H1, H2: readers of committed data get what is stable and of which all transactions are known.
-            !committed || (batch.span.last() < state.stable_below && batch.aborted != AbortedInBatch::Unknown)
-        };
         let mut records = RecordBytes::empty();
         let mut size_bytes = 0;
         let mut run = Vec::new();
         let mut last_offset = None;
-        for batch in self.index.run(asked.fetch_offset).take_while(servable) {
+        for batch in self
+            .index
+            .run(asked.fetch_offset)
+            .take_while(|batch| reader.may_see(state, batch))
+        {
             let with_this_bytes = size_bytes + batch.bytes.len();
             let fits = with_this_bytes <= limit_bytes || (first && size_bytes == 0);
             if last_offset.is_none() {

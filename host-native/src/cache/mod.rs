@@ -42,6 +42,8 @@ struct Inner<T> {
     /// Held while partitions are validated, so that waiters share one round of questions.
     validation: tokio::sync::Mutex<()>,
     validates_in_background: AtomicBool,
+    /// Whether topics are compacted, and since when that is known.
+    policies: tokio::sync::Mutex<HashMap<WireStr, (bool, Instant)>>,
     /// What each broker answered last, by address.
     versions: RwLock<HashMap<BrokerAddress, Arc<ApiVersions>>>,
     /// Set when a broker turned out to be older than topic ids, so that nobody goes on asking for them.
@@ -80,6 +82,14 @@ impl<T: Transport> CacheBuilder<T> {
         self
     }
 
+    /// How long ago a batch of a compacted topic may have been fetched when it is served; one minute by default. Brokers
+    /// do not tell what the cleaner has rewritten, so this bounds how long a removed record lives on.
+    #[must_use]
+    pub fn compacted_max_staleness(mut self, max_staleness: MaxStaleness) -> Self {
+        self.settings.compacted_max_staleness = max_staleness;
+        self
+    }
+
     /// The cache.
     pub fn build(self) -> Cache<T> {
         Cache {
@@ -89,6 +99,7 @@ impl<T: Transport> CacheBuilder<T> {
                 started: std::time::Instant::now(),
                 validation: tokio::sync::Mutex::default(),
                 validates_in_background: AtomicBool::new(false),
+                policies: tokio::sync::Mutex::default(),
                 versions: RwLock::default(),
                 lacks_topic_ids: AtomicBool::new(false),
             }),

@@ -3,7 +3,8 @@
 //!
 //! Nothing here fails a fetch: what cannot be validated is a miss, and upstream gives the error if there is one.
 
-use std::collections::BTreeMap;
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,11 +17,13 @@ use tracing::{debug, warn};
 use super::{BACKGROUND_PAUSE, Inner};
 use crate::cluster::{
     EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, PartitionEpoch, TopicMetadata, Topology, answers_topic_ids, code,
-    describe, epoch_ends, list_offsets,
+    compacted_topics, describe, epoch_ends, list_offsets,
 };
 use crate::transport::{BrokerAddress, Transport, TransportError};
 
 const READ_UNCOMMITTED: i8 = 0;
+/// How long a topic's clean-up policy is taken to stay what it was.
+const POLICY_LIFETIME: Duration = Duration::from_secs(30);
 
 /// A doubtful partition, the leader to ask, and what Metadata says of it.
 struct Question {
@@ -128,9 +131,14 @@ impl<T: Transport> Inner<T> {
                 self.route(each, &topology, asked_at, &mut by_leader);
             }
         }
+        let names = by_leader
+            .values()
+            .flatten()
+            .map(|question| question.topic_name.clone());
+        let compacted = &self.compacted_topics(broker, names.collect(), asked_at).await;
         let asked = by_leader
             .iter()
-            .map(|(leader, questions)| self.ask_leader(leader, questions, asked_at));
+            .map(|(leader, questions)| self.ask_leader(leader, questions, compacted, asked_at));
         join_all(asked).await.into_iter().collect()
     }
 
@@ -173,10 +181,43 @@ impl<T: Transport> Inner<T> {
         }
     }
 
+    /// Which topics the cleaner may rewrite. Settings change rarely, so each answer serves for a while; a topic of
+    /// which no broker tells counts as compacted.
+    async fn compacted_topics(
+        &self,
+        broker: &BrokerAddress,
+        names: BTreeSet<WireStr>,
+        asked_at: Instant,
+    ) -> BTreeMap<WireStr, bool> {
+        let mut policies = self.policies.lock().await;
+        policies.retain(|_, (_, known_at)| asked_at.since(*known_at) < POLICY_LIFETIME);
+        let unknown: Vec<WireStr> = names
+            .iter()
+            .filter(|name| !policies.contains_key(*name))
+            .cloned()
+            .collect();
+        if !unknown.is_empty() {
+            let told = match compacted_topics(&self.transport, broker, &unknown).await {
+                Ok(told) => told,
+                Err(error) => {
+                    debug!(%broker, %error, "clean-up policies could not be asked for");
+                    BTreeMap::new()
+                }
+            };
+            for name in unknown {
+                let is_compacted = told.get(&name).copied().unwrap_or(true);
+                policies.insert(name, (is_compacted, asked_at));
+            }
+        }
+        let known = |name: WireStr| policies.get(&name).map(|(is_compacted, _)| (name, *is_compacted));
+        names.into_iter().filter_map(known).collect()
+    }
+
     async fn ask_leader(
         &self,
         leader: &BrokerAddress,
         questions: &[Question],
+        compacted: &BTreeMap<WireStr, bool>,
         asked_at: Instant,
     ) -> Result<(), TransportError> {
         let name = |each: &Question| (each.topic_name.clone(), each.doubtful.key.partition);
@@ -220,6 +261,7 @@ impl<T: Transport> Inner<T> {
                 leader_epoch: question.leader_epoch,
                 log_start_offset: earliest.offset,
                 high_watermark: latest.offset,
+                is_compacted: compacted.get(&question.topic_name).copied().unwrap_or(true),
                 epoch_end: *epoch_end,
             };
             self.write().validate(&question.doubtful, &evidence, asked_at);

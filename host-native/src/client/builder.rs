@@ -13,6 +13,7 @@ pub struct ClientBuilder {
     bootstrap: Vec<String>,
     size_limit_bytes: u64,
     max_staleness: MaxStaleness,
+    compacted_max_staleness: Option<MaxStaleness>,
     settings: ClientSettings,
     tcp: TcpSettings,
 }
@@ -40,6 +41,14 @@ impl ClientBuilder {
         self
     }
 
+    /// How long ago a batch of a compacted topic may have been fetched; one minute by default, see
+    /// [`CacheBuilder::compacted_max_staleness`](crate::cache::CacheBuilder::compacted_max_staleness).
+    #[must_use]
+    pub fn compacted_max_staleness(mut self, max_staleness: MaxStaleness) -> Self {
+        self.compacted_max_staleness = Some(max_staleness);
+        self
+    }
+
     /// How the client reads.
     #[must_use]
     pub fn settings(mut self, settings: ClientSettings) -> Self {
@@ -58,8 +67,12 @@ impl ClientBuilder {
     pub fn build(self) -> Result<Client<Cache<TcpTransport>>, ClientError> {
         let cache = Cache::builder(TcpTransport::new(self.tcp))
             .size_limit_bytes(self.size_limit_bytes)
-            .max_staleness(self.max_staleness)
-            .build();
+            .max_staleness(self.max_staleness);
+        let cache = match self.compacted_max_staleness {
+            Some(max_staleness) => cache.compacted_max_staleness(max_staleness),
+            None => cache,
+        };
+        let cache = cache.build();
         let bootstrap: Result<Vec<BrokerAddress>, _> =
             self.bootstrap.iter().map(|broker| broker.parse()).collect();
         Client::new(cache, bootstrap?, self.settings)

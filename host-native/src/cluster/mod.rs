@@ -1,8 +1,10 @@
 //! What a cluster says of itself: brokers, topics with their ids, leaders with their epochs, and offsets.
 
+mod configs;
 mod metadata;
 mod offsets;
 
+pub use configs::compacted_topics;
 pub(crate) use metadata::answers_topic_ids;
 pub use metadata::{PartitionMetadata, TopicMetadata, Topology, describe};
 pub use offsets::{

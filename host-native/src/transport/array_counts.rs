@@ -14,6 +14,7 @@ pub(crate) fn response_arrays_are_whole(api_key: i16, version: i16, body: &[u8])
         Ok(ApiKey::Metadata) => metadata(&mut walk(9), version),
         Ok(ApiKey::ListOffsets) => list_offsets(&mut walk(6), version),
         Ok(ApiKey::OffsetForLeaderEpoch) => offset_for_leader_epoch(&mut walk(4)),
+        Ok(ApiKey::DescribeConfigs) => describe_configs(&mut walk(4), version),
         _ => Some(()),
     }
     .is_some()
@@ -61,6 +62,32 @@ fn offset_for_leader_epoch(walk: &mut ArrayWalk<'_>) -> Option<()> {
     walk.array(|topic| {
         topic.string()?;
         topic.array(|partition| partition.skip(18))
+    })
+}
+
+/// From version 1 on, the oldest that is asked for.
+fn describe_configs(walk: &mut ArrayWalk<'_>, version: i16) -> Option<()> {
+    walk.skip(4)?;
+    walk.array(|result| {
+        result.skip(2)?;
+        result.string()?;
+        result.skip(1)?;
+        result.string()?;
+        result.array(|config| {
+            config.string()?;
+            config.string()?;
+            config.skip(3)?;
+            config.array(|synonym| {
+                synonym.string()?;
+                synonym.string()?;
+                synonym.skip(1)
+            })?;
+            if version >= 3 {
+                config.skip(1)?;
+                config.string()?;
+            }
+            Some(())
+        })
     })
 }
 
@@ -158,6 +185,9 @@ mod tests {
     use core::ops::RangeInclusive;
 
     use bytes::BytesMut;
+    use kafka_protocol::messages::describe_configs_response::{
+        DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+    };
     use kafka_protocol::messages::list_offsets_response::{
         ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
     };
@@ -168,7 +198,8 @@ mod tests {
         EpochEndOffset, OffsetForLeaderTopicResult,
     };
     use kafka_protocol::messages::{
-        BrokerId, ListOffsetsResponse, MetadataResponse, OffsetForLeaderEpochResponse, TopicName,
+        BrokerId, DescribeConfigsResponse, ListOffsetsResponse, MetadataResponse,
+        OffsetForLeaderEpochResponse, TopicName,
     };
     use kafka_protocol::protocol::{Encodable, StrBytes};
 
@@ -220,12 +251,25 @@ mod tests {
         )
     }
 
+    fn configs_response(version: i16) -> Vec<u8> {
+        let synonym = DescribeConfigsSynonym::default();
+        let config = DescribeConfigsResourceResult::default()
+            .with_name(StrBytes::from_static_str("cleanup.policy"))
+            .with_synonyms(vec![synonym.clone(), synonym]);
+        let result = DescribeConfigsResult::default().with_configs(vec![config.clone(), config]);
+        encoded(
+            &DescribeConfigsResponse::default().with_results(vec![result.clone(), result]),
+            version,
+        )
+    }
+
     #[test]
     fn whole_responses_of_every_version_pass_and_cut_ones_do_not() {
-        let cases: [(ApiKey, Encoded, RangeInclusive<i16>); 3] = [
+        let cases: [(ApiKey, Encoded, RangeInclusive<i16>); 4] = [
             (ApiKey::Metadata, metadata_response, 1..=13),
             (ApiKey::ListOffsets, list_offsets_response, 1..=10),
             (ApiKey::OffsetForLeaderEpoch, epoch_response, 2..=4),
+            (ApiKey::DescribeConfigs, configs_response, 1..=4),
         ];
         for (api, response, versions) in cases {
             for version in versions {
@@ -244,6 +288,7 @@ mod tests {
             (ApiKey::Metadata, 1, metadata_response(1)),
             (ApiKey::ListOffsets, 2, list_offsets_response(2)),
             (ApiKey::OffsetForLeaderEpoch, 3, epoch_response(3)),
+            (ApiKey::DescribeConfigs, 3, configs_response(3)),
         ] {
             let mut found = 0;
             for at in 0..body.len() - 3 {

@@ -3,13 +3,13 @@
 use core::time::Duration;
 
 use anyhow::Result;
-use kachet::client::{ClientError, Isolation};
+use kachet::client::{Client, ClientError, Isolation, Record};
 use kachet_core::time::MaxStaleness;
 use kachet_tests::kafka::{shared_kafka, writer_for};
 use kachet_tests::records;
 use tokio::time::sleep;
 
-use super::{all_batches, cached, direct};
+use super::{CACHE_BYTES, all_batches, cached, direct};
 
 const BOUND: Duration = Duration::from_millis(400);
 
@@ -120,4 +120,50 @@ async fn a_deleted_topic_is_an_error_within_the_bound() -> Result<()> {
     assert!(matches!(gone, Err(ClientError::UnknownTopic { .. })), "{gone:?}");
     assert_eq!(client.transport().statistics().batches, 0);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_cleaner_removed_is_gone_within_the_bound_for_compacted_topics() -> Result<()> {
+    let Some(broker) = shared_kafka() else {
+        return Ok(());
+    };
+    let Some(mut writer) = writer_for(broker) else {
+        return Ok(());
+    };
+    let topic = "fresh-compacted";
+    let settings =
+        "cleanup.policy=compact segment.ms=100 min.cleanable.dirty.ratio=0.01 delete.retention.ms=0";
+    writer.command(&format!("create {topic} 1 {settings}"))?;
+    writer.command(&format!("produce {topic} 0 lz4 200 10 1 keys=7"))?;
+    let bootstrap = broker.bootstrap();
+    let client = Client::builder()
+        .bootstrap(&bootstrap)
+        .size_limit_bytes(CACHE_BYTES)
+        .max_staleness(MaxStaleness::Within(BOUND))
+        .compacted_max_staleness(MaxStaleness::Within(2 * BOUND))
+        .build()?;
+    let direct = direct(&bootstrap, Isolation::ReadUncommitted)?;
+    let offsets = |records: Vec<Record>| records.iter().map(|record| record.offset).collect::<Vec<_>>();
+    let before = offsets(client.records(topic, 0, 0, 1_000).await?);
+
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let at_first = offsets(direct.records(topic, 0, 0, 1_000).await?);
+        sleep(2 * BOUND).await;
+        let through = offsets(client.records(topic, 0, 0, 1_000).await?);
+        let at_last = offsets(direct.records(topic, 0, 0, 1_000).await?);
+        if at_first == at_last {
+            assert_eq!(
+                through, at_last,
+                "the bound has passed since the log looked like this"
+            );
+            if at_last.len() < before.len() / 2 {
+                return Ok(());
+            }
+        }
+        anyhow::ensure!(
+            tokio::time::Instant::now() < deadline,
+            "the cleaner has not run: {at_last:?}"
+        );
+    }
 }

@@ -8,6 +8,7 @@ fn bounded() -> Cache {
     Cache::new(CacheSettings {
         size_limit_bytes: 1 << 20,
         max_staleness: MaxStaleness::Within(BOUND),
+        compacted_max_staleness: MaxStaleness::Within(3 * BOUND),
     })
 }
 
@@ -24,6 +25,7 @@ fn evidence(log_start_offset: i64, high_watermark: i64) -> Evidence {
         leader_epoch: 0,
         log_start_offset,
         high_watermark,
+        is_compacted: false,
         epoch_end,
     }
 }
@@ -74,6 +76,7 @@ fn a_bound_of_zero_asks_before_every_hit() {
     let mut cache = Cache::new(CacheSettings {
         size_limit_bytes: 1 << 20,
         max_staleness: MaxStaleness::Within(Duration::ZERO),
+        ..CacheSettings::default()
     });
     fill(&mut cache, 0, 100, &[batch(0, 10)]);
     assert!(!is_hit(&cache, 0, at(5)));
@@ -219,6 +222,7 @@ fn validation_finds_a_truncation_by_the_end_of_the_epoch() {
         leader_epoch: 5,
         log_start_offset: 0,
         high_watermark: 100,
+        is_compacted: false,
         epoch_end: EpochEnd { epoch, end_offset },
     };
     // The log of the new leader, and how far the cache is still right.
@@ -368,4 +372,27 @@ fn another_cluster_empties_the_cache() {
     cache.identify_cluster(&WireStr::from_static("b"));
     assert!(hit(&cache, request(0)).is_none());
     check_accounting(&cache);
+}
+
+#[test]
+fn batches_of_a_compacted_topic_are_fetched_anew_after_a_bound_of_their_own() {
+    let compacted = |is_compacted| Evidence {
+        is_compacted,
+        ..evidence(0, 100)
+    };
+    let mut cache = bounded();
+    fill(&mut cache, 0, 100, &[batch(0, 10)]);
+    absorb_at(&mut cache, &request(10), &response(100, batch(10, 10)), at(2_000));
+    validate(&mut cache, &compacted(true), at(3_000));
+    assert!(is_hit(&cache, 0, at(3_000)), "fetched 3 bounds ago");
+    validate(&mut cache, &compacted(true), at(3_001));
+    assert!(!is_hit(&cache, 0, at(3_001)));
+    assert!(is_hit(&cache, 10, at(3_001)), "fetched later");
+    // The same batch again: it has not been rewritten, and counts as new.
+    absorb_at(&mut cache, &request(0), &response(100, batch(0, 10)), at(3_001));
+    assert!(is_hit(&cache, 0, at(3_001)));
+    assert_eq!(cache.statistics().inserts, 2);
+    // Where the policy is delete there is no such bound.
+    validate(&mut cache, &compacted(false), at(9_000));
+    assert!(is_hit(&cache, 0, at(9_000)));
 }

@@ -85,9 +85,11 @@ fn at(millis: u64) -> Instant {
 }
 
 fn cache_of(size_limit_bytes: u64) -> Cache {
+    let max_staleness = MaxStaleness::Forever;
     Cache::new(CacheSettings {
         size_limit_bytes,
-        max_staleness: MaxStaleness::Forever,
+        max_staleness,
+        ..CacheSettings::default()
     })
 }
 
