@@ -151,6 +151,7 @@ fn is_ordinary_consumer_fetch(request: &FetchRequest) -> bool {
         && request
             .partitions()
             .all(|(_, asked)| asked.partition_max_bytes >= 0 && asked.fetch_offset >= 0)
+        && request.partitions().next().is_some()
         && !names_one_twice(request)
 }
 

@@ -66,7 +66,10 @@ impl<'a> RecordBatch<'a> {
             Some(Err(error)) => Err(error),
             None => Err(BatchError::Incomplete {
                 at_byte: 0,
-                needed_bytes: stated_size_bytes(bytes).unwrap_or(BATCH_HEADER_BYTES),
+                // Before the magic byte is there, the length is not checked yet and may state next to nothing.
+                needed_bytes: stated_size_bytes(bytes)
+                    .filter(|&size| size > bytes.len())
+                    .unwrap_or(BATCH_HEADER_BYTES),
                 available_bytes: bytes.len(),
             }),
         }

@@ -7,7 +7,8 @@ use core::fmt;
 pub struct DecodeError {
     /// The field, by the name that Kafka's message schemas give it.
     pub field: &'static str,
-    /// Offset in the input at which the field begins, in bytes.
+    /// Offset in the input at which the field begins, in bytes. Where less is left than the field's length or
+    /// count asks for, it is that of what follows the length.
     pub at_byte: usize,
     /// What was wrong with it.
     pub kind: DecodeErrorKind,
@@ -35,6 +36,13 @@ pub enum DecodeErrorKind {
     VarintTooLong,
     /// A string is not UTF-8.
     InvalidUtf8,
+    /// A string is longer than Kafka's own clients and brokers read, though flexible versions could state it.
+    StringTooLong {
+        /// The length as it stood in the input, in bytes.
+        length: usize,
+        /// The limit, in bytes.
+        limit_bytes: usize,
+    },
     /// A version of Fetch outside the range that is spoken here.
     UnsupportedVersion {
         /// The version that was asked for.
@@ -78,6 +86,9 @@ impl fmt::Display for DecodeError {
             DecodeErrorKind::UnexpectedNull => f.write_str("is null where the schema allows none"),
             DecodeErrorKind::VarintTooLong => f.write_str("variable-length integer does not end"),
             DecodeErrorKind::InvalidUtf8 => f.write_str("is not UTF-8"),
+            DecodeErrorKind::StringTooLong { length, limit_bytes } => {
+                write!(f, "takes {length} bytes, a string takes at most {limit_bytes}")
+            }
             DecodeErrorKind::UnsupportedVersion { version } => {
                 write!(f, "version {version} is not spoken here (4 to 18 are)")
             }

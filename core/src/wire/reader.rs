@@ -127,6 +127,11 @@ impl Reader {
         let Some(length) = self.length(field, Prefix::I16)? else {
             return Ok(None);
         };
+        if length > WireStr::LIMIT_BYTES {
+            self.at = start;
+            let limit_bytes = WireStr::LIMIT_BYTES;
+            return self.error_here(field, DecodeErrorKind::StringTooLong { length, limit_bytes });
+        }
         let bytes = self.slice(field, length)?;
         match WireStr::from_utf8(bytes) {
             Some(string) => Ok(Some(string)),
@@ -205,13 +210,15 @@ impl Reader {
             return Ok(unknown);
         }
         let count = self.uvarint(field)?;
-        let mut next_tag = 0;
-        for _ in 0..count {
+        let mut previous = None;
+        for left in (1..=count).rev() {
+            let tag_at = self.at;
             let tag = self.uvarint(field)?;
-            if tag < next_tag {
+            if previous >= Some(tag) {
+                self.at = tag_at;
                 return self.error_here(field, DecodeErrorKind::TagOrder { tag });
             }
-            next_tag = tag.saturating_add(1);
+            previous = Some(tag);
             let length = self.uvarint(field)?;
             let stated_bytes = usize::try_from(length).unwrap_or(usize::MAX);
             let value_at = self.origin + self.at;
@@ -233,7 +240,8 @@ impl Reader {
                         },
                     );
                 }
-            } else if !unknown.push(TaggedField { tag, data }) {
+            } else if !unknown.push(TaggedField { tag, data }, left) {
+                self.at = tag_at;
                 return self.error_here(
                     field,
                     DecodeErrorKind::TooManyTags {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 pub(super) const MAX_UNKNOWN_TAGS: usize = 64;
 
 /// One tagged field (KIP-482).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TaggedField {
     /// Its tag.
     pub tag: u32,
@@ -18,7 +18,7 @@ pub struct TaggedField {
 }
 
 /// The unknown tagged fields of one structure, in ascending order of their tags.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TaggedFields(Vec<TaggedField>);
 
 impl TaggedFields {
@@ -27,10 +27,15 @@ impl TaggedFields {
         &self.0
     }
 
-    /// False if there is no more room.
-    pub(super) fn push(&mut self, field: TaggedField) -> bool {
+    /// Appends a field, of which `left` are said to come, this one included. False if there is no more room.
+    pub(super) fn push(&mut self, field: TaggedField, left: u32) -> bool {
         let room = self.0.len() < MAX_UNKNOWN_TAGS;
         if room {
+            if self.0.is_empty() {
+                // Room for what comes and no more: doubling took up to 80 bytes for each on the wire.
+                let left = usize::try_from(left).unwrap_or(usize::MAX);
+                self.0.reserve_exact(left.min(MAX_UNKNOWN_TAGS));
+            }
             self.0.push(field);
         }
         room

@@ -1,6 +1,7 @@
 //! The cache as a layer over any transport: a fetch is answered from memory where the rules allow it, and
 //! everything else goes through to the transport below.
 
+mod flights;
 mod revalidate;
 
 use core::time::Duration;
@@ -13,6 +14,7 @@ use kachet_core::statistics::Statistics;
 use kachet_core::time::{Instant, MaxStaleness};
 use kachet_core::wire::{Crc32c, FetchRequest, FetchResponse, TopicId, WireStr};
 
+use self::flights::Flights;
 use crate::transport::{ApiVersions, BrokerAddress, Request, Response, Transport, TransportError};
 
 /// A read-through cache over a transport, and itself a [`Transport`]. Clones share one cache.
@@ -39,6 +41,7 @@ struct Inner<T> {
     core: RwLock<Core>,
     /// Where the core's time begins.
     started: std::time::Instant,
+    flights: Flights,
     /// Held while partitions are validated, so that waiters share one round of questions.
     validation: tokio::sync::Mutex<()>,
     validates_in_background: AtomicBool,
@@ -97,6 +100,7 @@ impl<T: Transport> CacheBuilder<T> {
                 transport: self.transport,
                 core: RwLock::new(Core::new(self.settings)),
                 started: std::time::Instant::now(),
+                flights: Flights::default(),
                 validation: tokio::sync::Mutex::default(),
                 validates_in_background: AtomicBool::new(false),
                 policies: tokio::sync::Mutex::default(),
@@ -182,25 +186,25 @@ impl<T: Transport> Cache<T> {
         let Some(upstream) = plan.upstream_request().cloned() else {
             return Ok(plan.into_response().unwrap_or_default());
         };
-        let asked_at = inner.now();
-        inner.read().count_upstream_fetch();
-        let asked = plan.is_cacheable().then(|| upstream.clone());
-        let answer = inner
-            .transport
-            .round_trip(
-                broker,
-                Request::Fetch {
-                    version,
-                    request: upstream,
-                },
-            )
-            .await?;
-        let Response::Fetch(response) = answer else {
-            return Err(not_a_fetch_response(broker, version));
+        let response = if plan.is_cacheable() {
+            inner.fetch_upstream(broker, version, upstream).await?
+        } else {
+            inner.read().count_upstream_fetch();
+            match inner
+                .transport
+                .round_trip(
+                    broker,
+                    Request::Fetch {
+                        version,
+                        request: upstream,
+                    },
+                )
+                .await?
+            {
+                Response::Fetch(response) => response,
+                Response::Other(_) => return Err(not_a_fetch_response(broker, version)),
+            }
         };
-        if let Some(asked) = asked {
-            inner.absorb(&asked, &response, asked_at);
-        }
         Ok(plan.merge(response))
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Routing {
     /// Which bootstrap broker is asked first: the last that answered.
     preferred: AtomicUsize,
     known: RwLock<Known>,
+    /// Held while the cluster is asked, so that many readers of a topic share one answer.
+    learning: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +55,7 @@ impl Routing {
             bootstrap,
             preferred: AtomicUsize::new(0),
             known: RwLock::default(),
+            learning: tokio::sync::Mutex::default(),
         }
     }
 
@@ -230,6 +233,10 @@ impl<T: Transport> Client<T> {
         let name = WireStr::copy_from(topic)
             .filter(is_topic_name)
             .ok_or_else(invalid)?;
+        let _one_at_a_time = self.routing.learning.lock().await;
+        if let Some(route) = self.routing.route(topic, partition) {
+            return route;
+        }
         let topology = self.describe(TopicRef::Name(name.clone())).await?;
         let found = topology
             .topics

@@ -4,6 +4,7 @@
 mod faults;
 mod freshness;
 mod layers;
+mod single_flight;
 
 use core::time::Duration;
 

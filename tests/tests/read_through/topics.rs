@@ -225,3 +225,36 @@ async fn an_empty_topic_gives_nothing_and_keeps_nothing() -> Result<()> {
     assert_eq!(cache.transport().statistics().batches, 0);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_concurrent_misses_make_one_upstream_fetch() -> Result<()> {
+    let Some(broker) = shared_kafka() else {
+        return Ok(());
+    };
+    let Some(mut writer) = writer_for(broker) else {
+        return Ok(());
+    };
+    let topic = "through-concurrent";
+    writer.command(&format!("create {topic} 1"))?;
+    writer.command(&format!("produce {topic} 0 zstd 100 10 1"))?;
+    let client = cached(
+        &broker.bootstrap(),
+        Isolation::ReadUncommitted,
+        MaxStaleness::default(),
+    )?;
+    let client = std::sync::Arc::new(client);
+    let expected = direct(&broker.bootstrap(), Isolation::ReadUncommitted)?
+        .fetch(topic, 0, 37)
+        .await?;
+    let readers: Vec<_> = (0..50)
+        .map(|_| {
+            let client = std::sync::Arc::clone(&client);
+            tokio::spawn(async move { client.fetch(topic, 0, 37).await })
+        })
+        .collect();
+    for reader in readers {
+        assert_eq!(reader.await??.batches()?, expected.batches()?);
+    }
+    assert_eq!(client.transport().statistics().upstream_fetches, 1);
+    Ok(())
+}

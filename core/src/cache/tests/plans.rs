@@ -276,6 +276,8 @@ fn fetches_that_are_not_an_ordinary_consumers_pass_through() {
         },
         request_of(&[(0, 0), (0, 5)]),
         request(-1),
+        request_of(&[]),
+        FetchRequest::default(),
         zero_id(request(0)),
         negative_partition_limit(request(0)),
     ];

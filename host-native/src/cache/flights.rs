@@ -1,0 +1,290 @@
+//! Single flight: whoever asks for what is already on its way waits for it instead of asking again (H25).
+//!
+//! Each upstream fetch runs in a task of its own, so that it is finished and kept although the caller who began it
+//! has given up (H21), and nobody who waits depends on that caller.
+
+use core::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kachet_core::wire::{
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchableTopic, PartitionData, TaggedFields,
+    TopicRef, WireStr,
+};
+use tokio::sync::watch;
+use tracing::debug;
+
+use super::{Inner, not_a_fetch_response};
+use crate::transport::{BrokerAddress, Request, Response, Transport, TransportError};
+
+/// How long a waiter waits beyond what the broker was allowed to take, before it asks by itself.
+const WAIT_LIMIT: Duration = Duration::from_secs(30);
+
+const READ_COMMITTED: i8 = 1;
+
+/// Everything on which a broker's answer about one partition depends. Fetches share an answer only if all of it is
+/// the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct FlightKey {
+    broker: BrokerAddress,
+    version: i16,
+    topic: TopicRef,
+    asked: FetchPartition,
+    isolation_level: i8,
+    max_wait_ms: i32,
+    min_bytes: i32,
+    max_bytes: i32,
+    rack_id: WireStr,
+    cluster_id: Option<WireStr>,
+}
+
+type Outcome = Result<Arc<FetchResponse>, TransportError>;
+/// `None` until it has landed.
+type Landing = watch::Receiver<Option<Outcome>>;
+
+/// What is on its way, by partition.
+#[derive(Debug, Default)]
+pub(super) struct Flights {
+    under_way: Mutex<HashMap<FlightKey, Landing>>,
+}
+
+impl Flights {
+    fn lock(&self) -> MutexGuard<'_, HashMap<FlightKey, Landing>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A partition, and the flight that brings it.
+struct Awaited {
+    topic: TopicRef,
+    asked: FetchPartition,
+    landing: Landing,
+    is_own: bool,
+}
+
+/// Which flights answer a request: its own, for what nobody has asked for yet, and those of others.
+struct Boarding {
+    /// What is to be asked, and where it is to be announced.
+    own: Option<(FetchRequest, Vec<FlightKey>, watch::Sender<Option<Outcome>>)>,
+    /// Every partition in request order.
+    awaited: Vec<Awaited>,
+}
+
+impl<T: Transport> Inner<T> {
+    /// Upstream's answer to `request`, which may be put together from fetches that others have begun. Gives it as
+    /// soon as all of its partitions are there; what arrives is absorbed by whoever asked for it.
+    pub(super) async fn fetch_upstream(
+        self: &Arc<Self>,
+        broker: &BrokerAddress,
+        version: i16,
+        request: FetchRequest,
+    ) -> Result<FetchResponse, TransportError> {
+        let boarding = self.board(broker, version, &request);
+        let alone = boarding.own.as_ref().is_some_and(|(own, ..)| *own == request);
+        if let Some((own, keys, announce)) = boarding.own {
+            let (inner, broker) = (Arc::clone(self), broker.clone());
+            tokio::spawn(async move { inner.fly(&broker, version, own, keys, announce).await });
+        }
+        let committed = request.isolation_level == READ_COMMITTED;
+        let limit = WAIT_LIMIT + Duration::from_millis(request.max_wait_ms.max(0).unsigned_abs().into());
+        let landed = tokio::time::timeout(limit, land(boarding.awaited, alone, committed)).await;
+        match landed {
+            Ok(Landed::Complete(answer)) => answer,
+            Ok(Landed::Incomplete) => self.ask(broker, version, request).await,
+            Err(_) => {
+                debug!(%broker, ?limit, "a shared fetch did not land; asking again");
+                self.ask(broker, version, request).await
+            }
+        }
+    }
+
+    fn board(&self, broker: &BrokerAddress, version: i16, request: &FetchRequest) -> Boarding {
+        let key = |topic: &TopicRef, asked: &FetchPartition| FlightKey {
+            broker: broker.clone(),
+            version,
+            topic: topic.clone(),
+            asked: asked.clone(),
+            isolation_level: request.isolation_level,
+            max_wait_ms: request.max_wait_ms,
+            min_bytes: request.min_bytes,
+            max_bytes: request.max_bytes,
+            rack_id: request.rack_id.clone(),
+            cluster_id: request.cluster_id.clone(),
+        };
+        let (announce, landing) = watch::channel(None);
+        let (mut keys, mut topics, mut awaited) = (Vec::new(), Vec::new(), Vec::new());
+        let mut under_way = self.flights.lock();
+        for topic in &request.topics {
+            let mut own = FetchTopic {
+                partitions: Vec::new(),
+                ..topic.clone()
+            };
+            for asked in &topic.partitions {
+                let key = key(&topic.topic, asked);
+                let shared = under_way.get(&key).cloned();
+                let is_own = shared.is_none();
+                if is_own {
+                    own.partitions.push(asked.clone());
+                    under_way.insert(key.clone(), landing.clone());
+                    keys.push(key);
+                }
+                let landing = shared.unwrap_or_else(|| landing.clone());
+                let (topic, asked) = (topic.topic.clone(), asked.clone());
+                awaited.push(Awaited {
+                    topic,
+                    asked,
+                    landing,
+                    is_own,
+                });
+            }
+            if !own.partitions.is_empty() {
+                topics.push(own);
+            }
+        }
+        drop(under_way);
+        let own = (!topics.is_empty()).then(|| {
+            let own = FetchRequest {
+                topics,
+                ..request.clone()
+            };
+            (own, keys, announce)
+        });
+        Boarding { own, awaited }
+    }
+
+    /// Asks, absorbs, and announces the outcome. However it ends, the flight is off the table before it is announced,
+    /// so that a failure reaches those who wait and nobody who comes later.
+    async fn fly(
+        &self,
+        broker: &BrokerAddress,
+        version: i16,
+        request: FetchRequest,
+        keys: Vec<FlightKey>,
+        announce: watch::Sender<Option<Outcome>>,
+    ) {
+        let off_the_table = OffTheTable {
+            flights: &self.flights,
+            keys,
+        };
+        let outcome = self.ask(broker, version, request).await.map(Arc::new);
+        drop(off_the_table);
+        announce.send_replace(Some(outcome));
+    }
+
+    /// One fetch upstream, absorbed.
+    async fn ask(
+        &self,
+        broker: &BrokerAddress,
+        version: i16,
+        request: FetchRequest,
+    ) -> Result<FetchResponse, TransportError> {
+        let asked_at = self.now();
+        self.read().count_upstream_fetch();
+        let sent = Request::Fetch {
+            version,
+            request: request.clone(),
+        };
+        let Response::Fetch(response) = self.transport.round_trip(broker, sent).await? else {
+            return Err(not_a_fetch_response(broker, version));
+        };
+        self.absorb(&request, &response, asked_at);
+        Ok(response)
+    }
+}
+
+/// Takes the keys off the table when dropped, so that a panic or an aborted task leaves none behind.
+struct OffTheTable<'f> {
+    flights: &'f Flights,
+    keys: Vec<FlightKey>,
+}
+
+impl Drop for OffTheTable<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.flights.lock();
+        for key in &self.keys {
+            under_way.remove(key);
+        }
+    }
+}
+
+enum Landed {
+    /// The whole answer, or the failure of a flight that it depends on.
+    Complete(Result<FetchResponse, TransportError>),
+    /// A flight broke off, or brought nothing of a partition though there is something to bring: ask by oneself.
+    Incomplete,
+}
+
+/// Waits for every flight and puts the answer together. `alone` says that there is one flight, for exactly this
+/// request, so that its response is the answer as it is.
+async fn land(awaited: Vec<Awaited>, alone: bool, committed: bool) -> Landed {
+    let mut answer = FetchResponse::default();
+    for Awaited {
+        topic,
+        asked,
+        mut landing,
+        is_own,
+    } in awaited
+    {
+        let outcome = match landing.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone(),
+            Err(_) => return Landed::Incomplete,
+        };
+        let response = match outcome {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => return Landed::Complete(Err(error)),
+            None => return Landed::Incomplete,
+        };
+        if alone || response.error_code != 0 {
+            return Landed::Complete(Ok(Arc::unwrap_or_clone(response)));
+        }
+        match find(&response, &topic, asked.partition) {
+            Some(data) if !left_out(data, &asked, committed) => add(&mut answer, topic, data.clone()),
+            _ => return Landed::Incomplete,
+        }
+        if is_own {
+            // A quota that held somebody else back is not this client's (H20).
+            answer.throttle_time_ms = response.throttle_time_ms;
+        }
+        for node in &response.node_endpoints {
+            if !answer.node_endpoints.contains(node) {
+                answer.node_endpoints.push(node.clone());
+            }
+        }
+    }
+    Landed::Complete(Ok(answer))
+}
+
+fn find<'r>(response: &'r FetchResponse, topic: &TopicRef, partition: i32) -> Option<&'r PartitionData> {
+    let mut partitions = response.partitions();
+    let found = partitions.find(|(of, data)| *of == topic && data.partition_index == partition);
+    found.map(|(_, data)| data)
+}
+
+/// Whether a partition came back empty although there is data: in the request that brought it others stood before
+/// it and took up the limit, or a quota held it back.
+fn left_out(data: &PartitionData, asked: &FetchPartition, committed: bool) -> bool {
+    let readable_end = if committed {
+        data.last_stable_offset
+    } else {
+        data.high_watermark
+    };
+    data.error_code == 0
+        && data.diverging_epoch.is_none()
+        && data.preferred_read_replica < 0
+        && data.records_size_bytes() == 0
+        && asked.fetch_offset < readable_end
+}
+
+fn add(answer: &mut FetchResponse, topic: TopicRef, data: PartitionData) {
+    match answer.topics.last_mut() {
+        Some(last) if last.topic == topic => last.partitions.push(data),
+        _ => {
+            let unknown_tags = TaggedFields::default();
+            answer.topics.push(FetchableTopic {
+                topic,
+                partitions: vec![data],
+                unknown_tags,
+            });
+        }
+    }
+}
