@@ -43,8 +43,7 @@ struct Inner<T> {
     started: std::time::Instant,
     flights: Flights,
     /// Held while partitions are validated, so that waiters share one round of questions.
-    validation: tokio::sync::Mutex<()>,
-    validates_in_background: AtomicBool,
+    validation: Arc<tokio::sync::Mutex<()>>,
     /// Whether topics are compacted, and since when that is known.
     policies: tokio::sync::Mutex<HashMap<WireStr, (bool, Instant)>>,
     /// What each broker answered last, by address.
@@ -101,8 +100,7 @@ impl<T: Transport> CacheBuilder<T> {
                 core: RwLock::new(Core::new(self.settings)),
                 started: std::time::Instant::now(),
                 flights: Flights::default(),
-                validation: tokio::sync::Mutex::default(),
-                validates_in_background: AtomicBool::new(false),
+                validation: Arc::default(),
                 policies: tokio::sync::Mutex::default(),
                 versions: RwLock::default(),
                 lacks_topic_ids: AtomicBool::new(false),

@@ -100,16 +100,17 @@ impl<T: Transport> Inner<T> {
     }
 
     fn validate_in_background(self: &Arc<Self>, broker: BrokerAddress, doubtful: Vec<Doubtful>) {
-        if self.validates_in_background.swap(true, Ordering::AcqRel) {
+        // Whoever holds the lock is validating; what is left over comes up again with the next hit.
+        let Ok(one_at_a_time) = Arc::clone(&self.validation).try_lock_owned() else {
             return;
-        }
+        };
         let inner = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = inner.validate(&broker, doubtful).await {
                 debug!(%broker, %error, "cached partitions could not be validated in the background");
                 tokio::time::sleep(BACKGROUND_PAUSE).await;
             }
-            inner.validates_in_background.store(false, Ordering::Release);
+            drop(one_at_a_time);
         });
     }
 
@@ -131,15 +132,15 @@ impl<T: Transport> Inner<T> {
                 self.route(each, &topology, asked_at, &mut by_leader);
             }
         }
-        let names = by_leader
+        let asked_of = by_leader
             .values()
             .flatten()
             .map(|question| question.topic_name.clone());
-        let compacted = &self.compacted_topics(broker, names.collect(), asked_at).await;
-        let asked = by_leader
+        let compacted = &self.compacted_topics(broker, asked_of.collect(), asked_at).await;
+        let answers = by_leader
             .iter()
             .map(|(leader, questions)| self.ask_leader(leader, questions, compacted, asked_at));
-        join_all(asked).await.into_iter().collect()
+        join_all(answers).await.into_iter().collect()
     }
 
     /// Finds the leader to ask about a partition; drops the partition if its topic is gone.
