@@ -106,9 +106,7 @@ impl<'a> RecordIter<'a> {
     fn record(&mut self) -> Result<Record<'a>, DecodeError> {
         let cursor = &mut self.cursor;
         cursor.limit = cursor.bytes.len();
-        let length = cursor
-            .length("length")?
-            .ok_or_else(|| cursor.error("length", NULL))?;
+        let length = cursor.required_length("length")?;
         cursor.limit = cursor.at + length;
         cursor.take("attributes", 1)?;
         let timestamp_delta = cursor.varlong("timestampDelta")?;
@@ -239,6 +237,18 @@ impl<'a> Cursor<'a> {
         Err(self.error(field, kind))
     }
 
+    /// A length that may not be null.
+    fn required_length(&mut self, field: &'static str) -> Result<usize, DecodeError> {
+        let start = self.at;
+        match self.length(field)? {
+            Some(length) => Ok(length),
+            None => {
+                self.at = start;
+                Err(self.error(field, NULL))
+            }
+        }
+    }
+
     fn nullable_bytes(&mut self, field: &'static str) -> Result<Option<&'a [u8]>, DecodeError> {
         match self.length(field)? {
             Some(length) => self.take(field, length).map(Some),
@@ -258,9 +268,7 @@ impl<'a> Cursor<'a> {
     /// Proves every header, so that reading them again cannot fail.
     fn headers(&mut self) -> Result<Headers<'a>, DecodeError> {
         // A header takes two bytes at least, so a count within the record's length bounds the loop.
-        let count = self
-            .length("headers")?
-            .ok_or_else(|| self.error("headers", NULL))?;
+        let count = self.required_length("headers")?;
         let bytes = self.rest();
         for _ in 0..count {
             self.header()?;

@@ -119,6 +119,11 @@ impl Connection {
         &self.versions
     }
 
+    /// Whether no answer is due.
+    pub(super) fn is_idle(&self) -> bool {
+        lock(&self.shared.expected).due.is_empty()
+    }
+
     pub(super) fn is_open(&self) -> bool {
         lock(&self.shared.expected).closed.is_none()
     }

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -38,6 +39,9 @@ pub struct TcpSettings {
     pub request_timeout: Duration,
     /// How many requests are under way on one connection at once; more of them wait.
     pub in_flight_limit: usize,
+    /// How many more connections to one broker may be opened for requests that the broker may hold back, such as
+    /// fetches at the end of a log; beyond it they share.
+    pub waiting_connections_limit: usize,
     /// The largest response that is taken.
     pub response_limit_bytes: usize,
     /// For this long after a failed connection attempt requests fail at once, with the same error.
@@ -53,6 +57,7 @@ impl Default for TcpSettings {
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             in_flight_limit: 64,
+            waiting_connections_limit: 8,
             response_limit_bytes: 128 << 20,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),
@@ -61,18 +66,29 @@ impl Default for TcpSettings {
 }
 
 /// Talks to brokers over TCP, in plaintext. Keeps one connection to each, opened when it is first needed and
-/// again after it broke; requests are pipelined on it.
+/// again after it broke; requests are pipelined on it. A broker answers in order, so requests that it may hold back
+/// get connections of their own, and hold back nobody else (H14).
 ///
 /// Connections live on the tokio runtime on which they were first needed. Clones share them; they are closed
 /// when the last clone is dropped.
 #[derive(Clone)]
 pub struct TcpTransport {
     settings: Arc<TcpSettings>,
-    slots: Arc<Mutex<HashMap<BrokerAddress, Arc<Slot>>>>,
+    brokers: Arc<Mutex<HashMap<BrokerAddress, Arc<Broker>>>>,
 }
 
-/// The place of one broker's connection.
+/// The connections to one broker.
+struct Broker {
+    /// For requests that are answered at once.
+    prompt: Arc<Slot>,
+    /// For requests that the broker may hold back.
+    waiting: Mutex<Vec<Arc<Slot>>>,
+}
+
+/// The place of one connection.
 struct Slot {
+    /// How many callers have chosen it for a request that the broker may hold back.
+    chosen: AtomicUsize,
     broker: BrokerAddress,
     settings: Arc<TcpSettings>,
     state: Mutex<State>,
@@ -109,7 +125,7 @@ impl TcpTransport {
     pub fn new(settings: TcpSettings) -> Self {
         Self {
             settings: Arc::new(settings),
-            slots: Arc::default(),
+            brokers: Arc::default(),
         }
     }
 
@@ -118,27 +134,27 @@ impl TcpTransport {
         &self.settings
     }
 
-    fn slot(&self, broker: &BrokerAddress) -> Arc<Slot> {
-        let mut slots = lock(&self.slots);
-        if let Some(slot) = slots.get(broker) {
-            return Arc::clone(slot);
+    fn broker(&self, address: &BrokerAddress) -> Arc<Broker> {
+        let mut brokers = lock(&self.brokers);
+        if let Some(broker) = brokers.get(address) {
+            return Arc::clone(broker);
         }
-        if slots.len() >= BROKERS_KEPT {
-            slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.is_open());
+        if brokers.len() >= BROKERS_KEPT {
+            brokers.retain(|_, broker| Arc::strong_count(broker) > 1 || broker.is_connected());
         }
-        let slot = Arc::new(Slot {
-            broker: broker.clone(),
-            settings: Arc::clone(&self.settings),
-            state: Mutex::new(State::New),
+        let broker = Arc::new(Broker {
+            prompt: Arc::new(Slot::new(address, &self.settings)),
+            waiting: Mutex::default(),
         });
-        slots.insert(broker.clone(), Arc::clone(&slot));
-        slot
+        brokers.insert(address.clone(), Arc::clone(&broker));
+        broker
     }
 
     /// Gives the response with its header. Sends again what was certainly not sent, and once what a broker
     /// most likely did not see, because it had closed an idle connection.
     async fn send(&self, broker: &BrokerAddress, outgoing: &Outgoing) -> Result<Bytes, TransportError> {
-        let slot = self.slot(broker);
+        let chosen = self.broker(broker).choose(outgoing.broker_wait());
+        let slot = &chosen.slot;
         let mut may_repeat = outgoing.only_reads();
         let mut attempt = 1;
         loop {
@@ -180,12 +196,75 @@ impl Transport for TcpTransport {
     }
 
     async fn api_versions(&self, broker: &BrokerAddress) -> Result<Arc<ApiVersions>, TransportError> {
-        let found = self.slot(broker).connection().await?;
+        let found = self.broker(broker).prompt.connection().await?;
         Ok(Arc::clone(found.connection.versions()))
     }
 }
 
+/// A connection that was chosen for a request.
+struct Chosen {
+    slot: Arc<Slot>,
+}
+
+impl Chosen {
+    fn new(slot: &Arc<Slot>) -> Self {
+        slot.chosen.fetch_add(1, Ordering::Relaxed);
+        Self {
+            slot: Arc::clone(slot),
+        }
+    }
+}
+
+impl Drop for Chosen {
+    fn drop(&mut self) {
+        self.slot.chosen.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Broker {
+    /// The connection for a request that the broker may hold back for so long: one on which nothing else waits, as
+    /// long as there may be another.
+    fn choose(&self, broker_wait: Duration) -> Chosen {
+        let settings = &self.prompt.settings;
+        if broker_wait.is_zero() || settings.waiting_connections_limit == 0 {
+            return Chosen::new(&self.prompt);
+        }
+        let mut waiting = lock(&self.waiting);
+        if let Some(free) = waiting.iter().find(|slot| slot.is_free()) {
+            return Chosen::new(free);
+        }
+        if waiting.len() < settings.waiting_connections_limit {
+            let new = Arc::new(Slot::new(&self.prompt.broker, settings));
+            waiting.push(Arc::clone(&new));
+            return Chosen::new(&new);
+        }
+        let least = waiting
+            .iter()
+            .min_by_key(|slot| slot.chosen.load(Ordering::Relaxed));
+        Chosen::new(least.unwrap_or(&self.prompt))
+    }
+
+    fn is_connected(&self) -> bool {
+        self.prompt.is_open() || lock(&self.waiting).iter().any(|slot| slot.is_open())
+    }
+}
+
 impl Slot {
+    fn new(broker: &BrokerAddress, settings: &Arc<TcpSettings>) -> Self {
+        Self {
+            chosen: AtomicUsize::new(0),
+            broker: broker.clone(),
+            settings: Arc::clone(settings),
+            state: Mutex::new(State::New),
+        }
+    }
+
+    /// Whether no request is under way, nor one that a caller has given up and the broker still holds back.
+    fn is_free(&self) -> bool {
+        let idle = !matches!(&*lock(&self.state), State::Open(connection) if !connection.is_idle());
+        idle && self.chosen.load(Ordering::Relaxed) == 0
+    }
+
     fn is_open(&self) -> bool {
         matches!(&*lock(&self.state), State::Open(connection) if connection.is_open())
     }
@@ -366,8 +445,7 @@ mod tests {
             host: "b".into(),
             port: 1,
         };
-        let transport = TcpTransport::new(TcpSettings::default());
-        let slot = transport.slot(&broker);
+        let slot = Slot::new(&broker, &Arc::default());
         for (failures, most_ms) in [(0, 50), (1, 100), (4, 800), (5, 1000), (u32::MAX, 1000)] {
             for _ in 0..100 {
                 let backoff_ms = slot.backoff(failures).as_millis();

@@ -5,6 +5,7 @@ mod faults;
 mod freshness;
 mod layers;
 mod single_flight;
+mod waiting;
 
 use core::time::Duration;
 

@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn elements_of_every_kind_are_understood() {
-        let literal_61 = [&[61, 60 << 2, 60][..], &[b'x'; 61]].concat();
+        let literal_65 = [&[65, 60 << 2, 64][..], &[b'x'; 65]].concat();
         let long = vec![b'y'; 70_000];
         let literal_70_000 = [&[0xf0, 0xa2, 0x04, 62 << 2, 0x6f, 0x11, 0x01][..], &long].concat();
         for (packed, expected) in [
@@ -258,7 +258,7 @@ mod tests {
             (b"\x0a\x04ab\x11\x02", b"ababababab"),
             (b"\x06\x08abc\x0a\x03\0", b"abcabc"),
             (b"\x06\x08abc\x0b\x03\0\0\0", b"abcabc"),
-            (&literal_61, &[b'x'; 61]),
+            (&literal_65, &[b'x'; 65]),
             (&literal_70_000, &long),
         ] {
             assert_eq!(decompress(packed, LIMIT).as_deref(), Ok(expected));
@@ -272,7 +272,7 @@ mod tests {
             (b"\x80\x80\x80\x80\x80\0", 0),
             (b"\xff\xff\xff\xff\x1f", 0),
             (b"\x02\0a", 3),
-            (b"\x01\x04ab", 4),
+            (b"\x01\x04ab\0c", 4),
             (b"\x05\0a\x11\0", 5),
             (b"\x09\0a\x11\x02", 5),
             (b"\x04\0a\x11\x01", 5),
