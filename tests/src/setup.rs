@@ -52,7 +52,10 @@ pub fn kafka_classpath() -> Result<String> {
     if find_program("java").is_none() {
         bail!("there is no `java` on PATH; install a JDK of version 17 or later, then run `{SETUP_COMMAND}`");
     }
-    if let Ok(classpath) = std::env::var("KACHET_KAFKA_CLASSPATH") {
+    if let Some(classpath) = std::env::var("KACHET_KAFKA_CLASSPATH")
+        .ok()
+        .filter(|path| !path.is_empty())
+    {
         return Ok(classpath);
     }
     let files = target_folders()

@@ -45,7 +45,7 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
         steps.run("kafka set-up", || kafka::ensure().map(present));
     }
     steps.run("tests", || workspace_tests(wanted));
-    steps.run("core features", || Ok(Outcome::Tests(core_features())));
+    steps.run("features", || Ok(Outcome::Tests(features())));
     if wanted.wasm {
         steps.run("wasm set-up and builds", || {
             Ok(match wasm::ensure()? {
@@ -113,12 +113,16 @@ fn workspace_tests(wanted: &Wanted) -> Result<Outcome> {
 }
 
 /// The core with no codec and with each one alone, without a warning.
-fn core_features() -> Tally {
+/// Every codec alone and none at all, and the library without the command.
+fn features() -> Tally {
     let mut tally = Tally::default();
-    for feature in std::iter::once(None).chain(CORE_FEATURES.map(Some)) {
+    let of_core = std::iter::once(None).chain(CORE_FEATURES.map(Some));
+    let of_core = of_core.map(|feature| ("kachet-core", feature));
+    let of_host = [None, Some("embedded-broker")].map(|feature| ("kachet", feature));
+    for (package, feature) in of_core.chain(of_host) {
         let mut clippy = cargo();
         // Clippy takes the lint level after `--`, where RUSTFLAGS would make cargo build every dependency anew.
-        clippy.args(["clippy", "--package", "kachet-core", "--no-default-features"]);
+        clippy.args(["clippy", "--package", package, "--no-default-features"]);
         clippy.args(feature.map(|feature| ["--features", feature]).iter().flatten());
         match process::run(clippy.args(["--", "-D", "warnings"])) {
             Ok(()) => tally.passed += 1,

@@ -53,7 +53,7 @@ fn print_welcome(broker: &KafkaBroker) {
 Try, in another terminal:
   seq 1 1000 | kcat -P -b {bootstrap} -t numbers -p 0 -X compression.codec=zstd
   kcat -C -b {bootstrap} -t numbers -p 0 -o 500 -c 3
-  cargo run --release -- fetch {bootstrap} numbers 0 500
+  cargo run --release -- fetch --bootstrap {bootstrap} numbers/0@500
 
 Ctrl-C stops it.",
         log = broker.dir().join("kafka.log").display(),
