@@ -155,6 +155,7 @@ impl<'a> ArrayWalk<'a> {
         Some(())
     }
 
+    #[cfg(feature = "embedded-broker")]
     pub(crate) fn array_of_strings(&mut self) -> Option<()> {
         for _ in 0..self.length::<4>()? {
             self.string()?;
