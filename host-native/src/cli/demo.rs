@@ -159,7 +159,7 @@ fn direct_client(broker: &EmbeddedBroker) -> Result<Client<TcpTransport>, Failur
     Ok(Client::new(
         transport,
         vec![broker.address().clone()],
-        one_batch_a_fetch(),
+        ClientSettings::default(),
     )?)
 }
 
@@ -173,16 +173,8 @@ fn cached_client(
     Ok(Client::new(
         cache,
         vec![broker.address().clone()],
-        one_batch_a_fetch(),
+        ClientSettings::default(),
     )?)
-}
-
-/// What suits random reads best with or without a cache: nobody wants the batches behind.
-fn one_batch_a_fetch() -> ClientSettings {
-    ClientSettings {
-        fetch_max_bytes: 1,
-        ..ClientSettings::default()
-    }
 }
 
 async fn measure<T: Transport>(

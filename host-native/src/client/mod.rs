@@ -60,7 +60,8 @@ pub enum Position {
 pub struct ClientSettings {
     /// Which records it sees.
     pub isolation: Isolation,
-    /// How many bytes of batches one fetch may bring. The first batch always comes whole.
+    /// How many bytes of batches one fetch may bring. The first batch always comes whole; a read of a single record
+    /// brings no other.
     pub fetch_max_bytes: usize,
     /// How long a broker may wait for data at the end of the log.
     pub max_wait: Duration,
@@ -124,18 +125,33 @@ impl<T: Transport> Client<T> {
 
     /// The batches at and behind `offset`. Empty at the end of the log, after [`ClientSettings::max_wait`].
     pub async fn fetch(&self, topic: &str, partition: i32, offset: i64) -> Result<Fetched, ClientError> {
-        self.fetch_waiting(topic, partition, offset, self.settings.max_wait)
-            .await
+        self.read(self.page(topic, partition, offset)).await
     }
 
-    async fn fetch_waiting(
-        &self,
-        topic: &str,
-        partition: i32,
-        offset: i64,
-        max_wait: Duration,
-    ) -> Result<Fetched, ClientError> {
-        match self.fetch_routed(topic, partition, offset, max_wait).await {
+    /// A read of as much as the settings say.
+    fn page<'t>(&self, topic: &'t str, partition: i32, offset: i64) -> Read<'t> {
+        let ClientSettings {
+            max_wait,
+            fetch_max_bytes: max_bytes,
+            ..
+        } = self.settings;
+        Read {
+            topic,
+            partition,
+            offset,
+            max_wait,
+            max_bytes,
+        }
+    }
+
+    async fn read(&self, read: Read<'_>) -> Result<Fetched, ClientError> {
+        let Read {
+            topic,
+            partition,
+            offset,
+            ..
+        } = read;
+        match self.read_routed(read).await {
             Ok((route, data)) => Ok(Fetched::new(topic, route.topic_id, offset, data, &self.settings)),
             Err(ClientError::Broker {
                 code: code::OFFSET_OUT_OF_RANGE,
@@ -155,29 +171,21 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    async fn fetch_routed(
-        &self,
-        topic: &str,
-        partition: i32,
-        offset: i64,
-        max_wait: Duration,
-    ) -> Result<(Route, PartitionData), ClientError> {
-        let mut attempts = self.attempts(topic, partition);
+    async fn read_routed(&self, read: Read<'_>) -> Result<(Route, PartitionData), ClientError> {
+        let mut attempts = self.attempts(read.topic, read.partition);
         loop {
             let route = attempts.route().await?;
-            let outcome = self.fetch_once(&route, partition, offset, max_wait).await;
+            let outcome = self.read_once(&route, read).await;
             if let Some(data) = attempts.judge(outcome).await? {
                 return Ok((route, data));
             }
         }
     }
 
-    async fn fetch_once(
+    async fn read_once(
         &self,
         route: &Route,
-        partition: i32,
-        offset: i64,
-        max_wait: Duration,
+        read: Read<'_>,
     ) -> Result<Answer<PartitionData>, TransportError> {
         let versions = self.transport.api_versions(&route.leader).await?;
         let newest = if route.topic_id.is_zero() {
@@ -202,7 +210,7 @@ impl<T: Transport> Client<T> {
                     max,
                 }
             })?;
-        let request = self.fetch_request(route, version, partition, offset, max_wait);
+        let request = self.fetch_request(route, version, read);
         let response = self
             .transport
             .round_trip(&route.leader, Request::Fetch { version, request })
@@ -220,7 +228,8 @@ impl<T: Transport> Client<T> {
             return Ok(Answer::Error(response.error_code));
         }
         let mut partitions = response.topics.into_iter().flat_map(|topic| topic.partitions);
-        let Some(data) = partitions.find(|data| data.partition_index == partition) else {
+        let Some(data) = partitions.find(|data| data.partition_index == read.partition) else {
+            let partition = read.partition;
             return Err(unexpected(format!("the answer leaves partition {partition} out")));
         };
         Ok(match data.error_code {
@@ -229,28 +238,21 @@ impl<T: Transport> Client<T> {
         })
     }
 
-    fn fetch_request(
-        &self,
-        route: &Route,
-        version: i16,
-        partition: i32,
-        offset: i64,
-        max_wait: Duration,
-    ) -> FetchRequest {
-        let max_bytes = i32::try_from(self.settings.fetch_max_bytes).unwrap_or(i32::MAX);
+    fn fetch_request(&self, route: &Route, version: i16, read: Read<'_>) -> FetchRequest {
+        let max_bytes = i32::try_from(read.max_bytes).unwrap_or(i32::MAX);
         let topic = if version >= FETCH_VERSION_TOPIC_IDS {
             TopicRef::Id(route.topic_id)
         } else {
             TopicRef::Name(route.topic_name.clone())
         };
         FetchRequest {
-            max_wait_ms: i32::try_from(max_wait.as_millis()).unwrap_or(i32::MAX),
+            max_wait_ms: i32::try_from(read.max_wait.as_millis()).unwrap_or(i32::MAX),
             min_bytes: 1,
             max_bytes,
             isolation_level: self.settings.isolation.level(),
             topics: vec![FetchTopic {
                 topic,
-                partitions: vec![FetchPartition::new(partition, offset, max_bytes)],
+                partitions: vec![FetchPartition::new(read.partition, read.offset, max_bytes)],
                 unknown_tags: TaggedFields::default(),
             }],
             ..FetchRequest::default()
@@ -265,9 +267,13 @@ impl<T: Transport> Client<T> {
         partition: i32,
         offset: i64,
     ) -> Result<Option<Record>, ClientError> {
-        let mut fetched = self
-            .fetch_waiting(topic, partition, offset, Duration::ZERO)
-            .await?;
+        // The batch that holds it and none behind: who reads at random has no use for the neighbours.
+        let one_batch = Read {
+            max_wait: Duration::ZERO,
+            max_bytes: 1,
+            ..self.page(topic, partition, offset)
+        };
+        let mut fetched = self.read(one_batch).await?;
         if fetched.is_empty() && offset < fetched.readable_end() {
             // A throttled broker, or one that reads from remote storage, may give nothing at first.
             fetched = self.fetch(topic, partition, offset).await?;
@@ -290,7 +296,11 @@ impl<T: Transport> Client<T> {
         let mut records = Vec::new();
         let mut next = offset;
         while records.len() < count {
-            let mut fetched = self.fetch_waiting(topic, partition, next, Duration::ZERO).await?;
+            let at_once = Read {
+                max_wait: Duration::ZERO,
+                ..self.page(topic, partition, next)
+            };
+            let mut fetched = self.read(at_once).await?;
             if fetched.is_empty() && next < fetched.readable_end() {
                 fetched = self.fetch(topic, partition, next).await?;
             }
@@ -378,6 +388,16 @@ fn beyond_end(fetched: &Fetched, offset: i64) -> ClientError {
         log_start_offset: fetched.log_start_offset(),
         high_watermark: fetched.readable_end(),
     }
+}
+
+/// One fetch of one partition.
+#[derive(Clone, Copy)]
+struct Read<'t> {
+    topic: &'t str,
+    partition: i32,
+    offset: i64,
+    max_wait: Duration,
+    max_bytes: usize,
 }
 
 /// What a leader answered about a partition.
