@@ -65,8 +65,9 @@ fn read(batch: &RecordBatch<'_>) -> Result<(), Box<dyn Error>> {
 /// Walks record data and reads everything in it.
 fn survive(data: &[u8]) {
     let mut walk = Batches::new(data);
-    let mut walked = 0;
+    let (mut walked, mut failed) = (0, false);
     for entry in &mut walk {
+        assert!(!failed, "goes on after an error");
         match entry {
             Ok(BatchEntry::Batch(batch)) => {
                 walked += batch.size_bytes();
@@ -74,7 +75,7 @@ fn survive(data: &[u8]) {
                 let _ = read(&batch);
             }
             Ok(BatchEntry::Legacy(legacy)) => walked += legacy.bytes.len(),
-            Err(_) => {}
+            Err(_) => failed = true,
         }
     }
     assert!(walk.next().is_none());
@@ -124,7 +125,15 @@ fn a_changed_byte_is_seen_by_the_checksum_or_lies_where_it_does_not_reach() {
     for bytes in captured_batches() {
         changes(&bytes, |changed, at| {
             survive(changed);
-            match (at, RecordBatch::parse(changed)) {
+            let parsed = RecordBatch::parse(changed);
+            if let Ok(batch) = &parsed {
+                assert!(
+                    batch.base_offset() >= 0 && batch.records_count() >= 0,
+                    "byte {at}: {batch:?}"
+                );
+                assert!(batch.base_offset() <= batch.last_offset(), "byte {at}: {batch:?}");
+            }
+            match (at, parsed) {
                 // Base offset and leader epoch are not covered (H24); a negative base is refused.
                 (0..8 | 12..16, Ok(batch)) => batch.verify(Crc32c::PORTABLE).unwrap(),
                 (0, Err(BatchError::Header { field, value, .. })) => {

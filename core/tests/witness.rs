@@ -10,7 +10,7 @@ mod witness;
 
 use std::fmt::Debug;
 
-use body::request_head;
+use body::{Body, request_head};
 use bytes::{Bytes, BytesMut};
 use kachet_core::wire::{
     Chunks, DecodeError, DecodeErrorKind, EpochEndOffset, FETCH_VERSION_MAX, FETCH_VERSION_MIN,
@@ -242,14 +242,52 @@ fn tags_of_later_versions_are_unknown_ones_and_are_written_back_in_order() {
     let request = FetchRequest::decode(body.clone(), 14).unwrap();
     assert_eq!(request.cluster_id, WireStr::copy_from("id"));
     assert_eq!(request.replica_state, None);
-    let kept: Vec<_> = request
-        .unknown_tags
-        .as_slice()
-        .iter()
-        .map(|field| field.tag)
-        .collect();
-    assert_eq!(kept, [1, 9]);
+    assert_eq!(tags_of(&request.unknown_tags), [1, 9]);
     assert_eq!(witness::encode_request(&request, 14), body);
+
+    // A partition with what v17 and v18 define.
+    for (version, unknown) in [(16, [0, 1, 9].as_slice()), (17, &[1, 9]), (18, &[9])] {
+        let tags: [(u32, &[u8]); 3] = [(0, &[5; 16]), (1, &[0, 0, 0, 0, 0, 0, 0, 3]), (9, b"nine")];
+        let partition = Body::new().zeros(32).tags(tags);
+        let topics = Body::new()
+            .bytes(&[2])
+            .zeros(16)
+            .bytes(&[2])
+            .bytes(&partition.0)
+            .bytes(&[0]);
+        let body: Bytes = request_head(version).bytes(&topics.0).bytes(&[1, 1, 0]).0.into();
+        let request = FetchRequest::decode(body.clone(), version).unwrap();
+        let partition = &request.topics[0].partitions[0];
+        assert_eq!(tags_of(&partition.unknown_tags), unknown, "v{version}");
+        assert_eq!(
+            partition.replica_directory_id.is_some(),
+            version >= 17,
+            "v{version}"
+        );
+        assert_eq!(
+            partition.high_watermark,
+            (version >= 18).then_some(3),
+            "v{version}"
+        );
+        assert_eq!(witness::encode_request(&request, version), body, "v{version}");
+    }
+
+    // What became the endpoints in v16.
+    for version in [12, 15] {
+        let body: Bytes = Body::new()
+            .zeros(10)
+            .bytes(&[1])
+            .tags([(0, b"any".as_slice())])
+            .0
+            .into();
+        let response = FetchResponse::decode(body.clone(), version).unwrap();
+        assert_eq!(tags_of(&response.unknown_tags), [0], "v{version}");
+        assert_eq!(witness::encode_response(&response, version), body, "v{version}");
+    }
+}
+
+fn tags_of(fields: &TaggedFields) -> Vec<u32> {
+    fields.as_slice().iter().map(|field| field.tag).collect()
 }
 
 #[test]

@@ -7,14 +7,15 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::{Buf, Bytes};
 use kachet_core::wire::{
     Chunks, FETCH_API_KEY, FETCH_VERSION_FLEXIBLE, FETCH_VERSION_MAX, FETCH_VERSION_MIN,
-    FETCH_VERSION_TOPIC_IDS, FetchPartition, FetchRequest, FetchTopic, TaggedFields, TopicId, TopicRef,
-    WireStr,
+    FETCH_VERSION_TOPIC_IDS, FetchPartition, FetchRequest, FetchResponse, FetchTopic, TaggedFields, TopicId,
+    TopicRef, WireStr,
 };
 use kachet_tests::java::TopicWriter;
 use kachet_tests::kafka::{KafkaBroker, KafkaSettings};
@@ -35,7 +36,7 @@ fn main() -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/tests/fixtures");
     for version in FETCH_VERSION_MIN..=FETCH_VERSION_MAX {
         for (case, request) in cases(version, &topics) {
-            let (body, response) = exchange(&broker.bootstrap(), version, &request)?;
+            let (body, response) = exchange_with_leader(&broker.bootstrap(), version, &request)?;
             let file = |kind| -> PathBuf { folder.join(format!("v{version:02}-{case}.{kind}")) };
             fs::write(file("request"), &body)?;
             fs::write(file("response"), &response)?;
@@ -126,7 +127,7 @@ fn cases(version: i16, topics: &[Topic]) -> Vec<(&'static str, FetchRequest)> {
             "transactions",
             FetchRequest {
                 isolation_level: 1,
-                ..request(vec![asked(1, vec![read(0, 0), read(1, 0)])])
+                ..request(vec![asked(1, vec![read(0, 2), read(1, 0)])])
             },
         ),
         // Room for one batch and half of the next.
@@ -171,6 +172,24 @@ fn cases(version: i16, topics: &[Topic]) -> Vec<(&'static str, FetchRequest)> {
         cases.push(("diverging", request(vec![asked(0, vec![diverging])])));
     }
     cases
+}
+
+/// Sends a request until no partition answers that the broker does not lead it, as it does for a while after it has
+/// started.
+fn exchange_with_leader(bootstrap: &str, version: i16, request: &FetchRequest) -> Result<(Bytes, Bytes)> {
+    const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+    for _ in 0..100 {
+        let (body, response) = exchange(bootstrap, version, request)?;
+        let decoded = FetchResponse::decode(response.clone(), version)?;
+        if decoded
+            .partitions()
+            .all(|(_, partition)| partition.error_code != NOT_LEADER_OR_FOLLOWER)
+        {
+            return Ok((body, response));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    bail!("the broker leads no partition 10 s after it started")
 }
 
 /// Sends one request on a connection of its own; gives its body and the body of the response.

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{TOPIC, append};
 
-const DELAY: Duration = Duration::from_millis(100);
+const DELAY: Duration = Duration::from_millis(400);
 
 struct World {
     broker: EmbeddedBroker,
@@ -37,7 +37,7 @@ async fn world_with(answer_delay: Duration) -> Result<World> {
     let topic_id = broker.create_topic(TOPIC, 2)?;
     append(&broker, 1, 6)?;
     let tcp = TcpSettings {
-        request_timeout: Duration::from_secs(2),
+        request_timeout: Duration::from_secs(20),
         ..TcpSettings::default()
     };
     let cache = Cache::builder(TcpTransport::new(tcp))

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{TOPIC, broker_with, client_of, within};
 
-const MAX_WAIT: Duration = Duration::from_millis(400);
+const MAX_WAIT: Duration = Duration::from_millis(1_600);
 
 fn patient() -> ClientSettings {
     ClientSettings {

@@ -6,5 +6,4 @@ mod cluster;
 mod connection;
 mod errors;
 mod fetch;
-mod speed;
 mod waiting;
