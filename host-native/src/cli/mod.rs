@@ -16,7 +16,7 @@ use self::failure::Failure;
 
 /// A read-through cache for Kafka's Fetch responses.
 #[derive(Debug, Parser)]
-#[command(name = "kachet", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "kachet", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
