@@ -10,6 +10,7 @@ import java.util.Collection;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.ExecutionException;
@@ -118,7 +119,8 @@ public class TopicWriter {
 
     private String create(String[] words) throws Exception {
         need(words, 3, "create NAME PARTITIONS [key=value…]");
-        NewTopic topic = new NewTopic(words[1], Integer.parseInt(words[2]), (short) 1);
+        // As many replicas as the broker's own default says: 1 for a single node.
+        NewTopic topic = new NewTopic(words[1], Optional.of(Integer.parseInt(words[2])), Optional.empty());
         topic.configs(settings(words, 3));
         return "create " + words[1] + " " + admin.createTopics(List.of(topic)).topicId(words[1]).get();
     }

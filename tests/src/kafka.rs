@@ -38,8 +38,19 @@ pub struct KafkaSettings {
     pub dir: Option<PathBuf>,
     /// Leave a temporary folder where it is.
     pub keep: bool,
+    /// The cluster that the broker joins; where None, it is a cluster by itself.
+    pub joins: Option<Membership>,
     /// One more listener, such as `SSL://127.0.0.1:9094`, on a port that is free.
     pub extra_listener: Option<String>,
+}
+
+/// A place in the cluster of another broker.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    node_id: u32,
+    cluster_id: String,
+    /// Where the cluster's controller is, `host:port`.
+    controller: String,
 }
 
 impl KafkaSettings {
@@ -155,6 +166,21 @@ impl KafkaBroker {
             }
         }
         Ok(broker)
+    }
+
+    /// A place as node `node_id`, from 2 on, in the cluster that this broker controls.
+    pub fn place(&self, node_id: u32) -> Result<Membership> {
+        let meta = fs::read_to_string(self.data_path().join("meta.properties"))
+            .context("cannot read the broker's meta.properties")?;
+        let cluster_id = meta.lines().find_map(|line| line.strip_prefix("cluster.id="));
+        let controller = self
+            .earlier_controller_port()
+            .context("the broker has no controller")?;
+        Ok(Membership {
+            node_id,
+            cluster_id: cluster_id.context("no cluster.id in meta.properties")?.to_owned(),
+            controller: format!("127.0.0.1:{controller}"),
+        })
     }
 
     /// The address that clients begin with, `host:port`.
@@ -274,14 +300,11 @@ impl KafkaBroker {
             return Ok(());
         }
         let mut format = self.java(&["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
-        format.args([
-            "kafka.tools.StorageTool",
-            "format",
-            "--standalone",
-            "-t",
-            &random_uuid(),
-            "-c",
-        ]);
+        format.args(["kafka.tools.StorageTool", "format"]);
+        match &self.settings.joins {
+            Some(place) => format.args(["--no-initial-controllers", "-t", &place.cluster_id, "-c"]),
+            None => format.args(["--standalone", "-t", &random_uuid(), "-c"]),
+        };
         format.arg(self.properties_path());
         child::run_ok(format, b"", FORMAT_DEADLINE).context("cannot format Kafka's log folder")?;
         Ok(())
@@ -324,7 +347,17 @@ impl KafkaBroker {
     }
 
     fn write_properties(&self, controller_port: u16) -> Result<()> {
-        let (client, controller) = (self.bootstrap(), format!("127.0.0.1:{controller_port}"));
+        let client = self.bootstrap();
+        let own_controller = format!("127.0.0.1:{controller_port}");
+        let (node_id, roles, controller, controller_listener) = match &self.settings.joins {
+            Some(place) => (place.node_id, "broker", &place.controller, String::new()),
+            None => (
+                1,
+                "broker,controller",
+                &own_controller,
+                format!(",CONTROLLER://{own_controller}"),
+            ),
+        };
         let extra = self.settings.extra_listener.as_ref();
         let extra = extra.map(|listener| format!(",{listener}")).unwrap_or_default();
         let protocol = extra
@@ -334,10 +367,10 @@ impl KafkaBroker {
             .filter(|name| !name.is_empty());
         let protocol = protocol.map(|name| format!(",{name}:{name}")).unwrap_or_default();
         let mut properties = format!(
-            "process.roles=broker,controller\n\
-             node.id=1\n\
+            "process.roles={roles}\n\
+             node.id={node_id}\n\
              controller.quorum.bootstrap.servers={controller}\n\
-             listeners=PLAINTEXT://{client},CONTROLLER://{controller}{extra}\n\
+             listeners=PLAINTEXT://{client}{controller_listener}{extra}\n\
              advertised.listeners=PLAINTEXT://{client}{extra}\n\
              controller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\n\

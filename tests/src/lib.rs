@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod child;
+pub mod cluster;
 pub mod java;
 pub mod kafka;
 pub mod kcat;

@@ -1,0 +1,60 @@
+//! Several real brokers in one cluster, for tests in which leaders move.
+
+use anyhow::{Context, Result};
+
+use crate::java::TopicWriter;
+use crate::kafka::{KafkaBroker, KafkaSettings};
+use crate::setup::{kafka_is_there, or_skip};
+
+/// A cluster of brokers with the node ids 1, 2, …; node 1 is the controller, too, and has to stay alive.
+///
+/// Topics have a replica on each node unless a test says otherwise.
+#[derive(Debug)]
+pub struct KafkaCluster {
+    nodes: Vec<KafkaBroker>,
+}
+
+impl KafkaCluster {
+    /// Starts a cluster; None, after a line `skipped: …` on stderr, where Kafka's jars have not been fetched.
+    ///
+    /// # Panics
+    /// Where they have not and `CI=true`.
+    pub fn start(nodes: u32) -> Result<Option<Self>> {
+        if !kafka_is_there() {
+            return Ok(None);
+        }
+        let settings = KafkaSettings::default()
+            .with("default.replication.factor", &nodes.to_string())
+            .with("min.insync.replicas", "1")
+            // A dead broker's partitions get new leaders after this, instead of after 9 s.
+            .with("broker.session.timeout.ms", "3000")
+            .with("broker.heartbeat.interval.ms", "500");
+        let mut cluster = vec![KafkaBroker::start(&settings)?];
+        for node_id in 2..=nodes {
+            let joins = Some(cluster[0].place(node_id)?);
+            cluster.push(KafkaBroker::start(&KafkaSettings {
+                joins,
+                ..settings.clone()
+            })?);
+        }
+        Ok(Some(Self { nodes: cluster }))
+    }
+
+    /// The addresses of all brokers, with commas between them.
+    pub fn bootstrap(&self) -> String {
+        let addresses: Vec<String> = self.nodes.iter().map(KafkaBroker::bootstrap).collect();
+        addresses.join(",")
+    }
+
+    /// The node with this id.
+    pub fn node(&mut self, node_id: i32) -> Result<&mut KafkaBroker> {
+        let index = usize::try_from(node_id - 1).ok();
+        let node = index.and_then(|index| self.nodes.get_mut(index));
+        node.with_context(|| format!("the cluster has no node {node_id}"))
+    }
+
+    /// A writer of topics; None where there is no Java.
+    pub fn writer(&self) -> Option<TopicWriter> {
+        or_skip(TopicWriter::start(&self.bootstrap()))
+    }
+}
