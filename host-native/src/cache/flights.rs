@@ -7,6 +7,7 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kachet_core::time::Instant;
 use kachet_core::wire::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchableTopic, PartitionData, TaggedFields,
     TopicRef, WireStr,
@@ -42,14 +43,21 @@ type Outcome = Result<Arc<FetchResponse>, TransportError>;
 /// `None` until it has landed.
 type Landing = watch::Receiver<Option<Outcome>>;
 
+/// A fetch that is under way.
+#[derive(Clone, Debug)]
+struct Flight {
+    landing: Landing,
+    began_at: Instant,
+}
+
 /// What is on its way, by partition.
 #[derive(Debug, Default)]
 pub(super) struct Flights {
-    under_way: Mutex<HashMap<FlightKey, Landing>>,
+    under_way: Mutex<HashMap<FlightKey, Flight>>,
 }
 
 impl Flights {
-    fn lock(&self) -> MutexGuard<'_, HashMap<FlightKey, Landing>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<FlightKey, Flight>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -64,7 +72,7 @@ struct Awaited {
 
 /// Which flights answer a request: its own, for what nobody has asked for yet, and those of others.
 struct Boarding {
-    /// What is to be asked, and where it is to be announced.
+    /// What is to be asked, under which keys it stands on the table, and where it is to be announced.
     own: Option<(FetchRequest, Vec<FlightKey>, watch::Sender<Option<Outcome>>)>,
     /// Every partition in request order.
     awaited: Vec<Awaited>,
@@ -78,12 +86,15 @@ impl<T: Transport> Inner<T> {
         broker: &BrokerAddress,
         version: i16,
         request: FetchRequest,
+        arrived_at: Instant,
     ) -> Result<FetchResponse, TransportError> {
-        let boarding = self.board(broker, version, &request);
+        let boarding = self.board(broker, version, &request, arrived_at);
         let alone = boarding.own.as_ref().is_some_and(|(own, ..)| *own == request);
         if let Some((own, keys, announce)) = boarding.own {
-            let (inner, broker) = (Arc::clone(self), broker.clone());
-            tokio::spawn(async move { inner.fly(&broker, version, own, keys, announce).await });
+            let (inner, landing) = (Arc::clone(self), announce.subscribe());
+            let on_the_table = OnTheTable { inner, keys, landing };
+            let broker = broker.clone();
+            tokio::spawn(async move { on_the_table.fly(&broker, version, own, &announce).await });
         }
         let committed = request.isolation_level == READ_COMMITTED;
         let limit = WAIT_LIMIT + Duration::from_millis(request.max_wait_ms.max(0).unsigned_abs().into());
@@ -98,7 +109,17 @@ impl<T: Transport> Inner<T> {
         }
     }
 
-    fn board(&self, broker: &BrokerAddress, version: i16, request: &FetchRequest) -> Boarding {
+    /// A flight is joined only if it began within the staleness bound before the request arrived: what it brings is
+    /// no newer than that.
+    fn board(
+        &self,
+        broker: &BrokerAddress,
+        version: i16,
+        request: &FetchRequest,
+        arrived_at: Instant,
+    ) -> Boarding {
+        let max_staleness = self.read().settings().max_staleness;
+        let began_at = self.now();
         let key = |topic: &TopicRef, asked: &FetchPartition| FlightKey {
             broker: broker.clone(),
             version,
@@ -121,11 +142,15 @@ impl<T: Transport> Inner<T> {
             };
             for asked in &topic.partitions {
                 let key = key(&topic.topic, asked);
-                let shared = under_way.get(&key).cloned();
+                let shared = under_way
+                    .get(&key)
+                    .filter(|flight| max_staleness.allows(flight.began_at, arrived_at))
+                    .map(|flight| flight.landing.clone());
                 let is_own = shared.is_none();
                 if is_own {
                     own.partitions.push(asked.clone());
-                    under_way.insert(key.clone(), landing.clone());
+                    let landing = landing.clone();
+                    under_way.insert(key.clone(), Flight { landing, began_at });
                     keys.push(key);
                 }
                 let landing = shared.unwrap_or_else(|| landing.clone());
@@ -152,25 +177,6 @@ impl<T: Transport> Inner<T> {
         Boarding { own, awaited }
     }
 
-    /// Asks, absorbs, and announces the outcome. However it ends, the flight is off the table before it is announced,
-    /// so that a failure reaches those who wait and nobody who comes later.
-    async fn fly(
-        &self,
-        broker: &BrokerAddress,
-        version: i16,
-        request: FetchRequest,
-        keys: Vec<FlightKey>,
-        announce: watch::Sender<Option<Outcome>>,
-    ) {
-        let off_the_table = OffTheTable {
-            flights: &self.flights,
-            keys,
-        };
-        let outcome = self.ask(broker, version, request).await.map(Arc::new);
-        drop(off_the_table);
-        announce.send_replace(Some(outcome));
-    }
-
     /// One fetch upstream, absorbed.
     async fn ask(
         &self,
@@ -192,17 +198,40 @@ impl<T: Transport> Inner<T> {
     }
 }
 
-/// Takes the keys off the table when dropped, so that a panic or an aborted task leaves none behind.
-struct OffTheTable<'f> {
-    flights: &'f Flights,
+/// A flight that others may join. It is off the table once this is dropped, be it by a panic or with its runtime.
+struct OnTheTable<T> {
+    inner: Arc<Inner<T>>,
     keys: Vec<FlightKey>,
+    /// Tells this flight from a later one that has taken its place.
+    landing: Landing,
 }
 
-impl Drop for OffTheTable<'_> {
+impl<T: Transport> OnTheTable<T> {
+    /// Asks, absorbs, and announces the outcome. However it ends, the flight is off the table before that, so that a
+    /// failure reaches those who wait and nobody who comes later.
+    async fn fly(
+        self,
+        broker: &BrokerAddress,
+        version: i16,
+        request: FetchRequest,
+        announce: &watch::Sender<Option<Outcome>>,
+    ) {
+        let outcome = self.inner.ask(broker, version, request).await.map(Arc::new);
+        drop(self);
+        announce.send_replace(Some(outcome));
+    }
+}
+
+impl<T> Drop for OnTheTable<T> {
     fn drop(&mut self) {
-        let mut under_way = self.flights.lock();
+        let mut under_way = self.inner.flights.lock();
         for key in &self.keys {
-            under_way.remove(key);
+            if under_way
+                .get(key)
+                .is_some_and(|flight| flight.landing.same_channel(&self.landing))
+            {
+                under_way.remove(key);
+            }
         }
     }
 }

@@ -185,7 +185,9 @@ impl<T: Transport> Cache<T> {
             return Ok(plan.into_response().unwrap_or_default());
         };
         let response = if plan.is_cacheable() {
-            inner.fetch_upstream(broker, version, upstream).await?
+            inner
+                .fetch_upstream(broker, version, upstream, arrived_at)
+                .await?
         } else {
             inner.read().count_upstream_fetch();
             match inner

@@ -212,3 +212,23 @@ async fn readers_of_many_offsets_at_once_all_get_their_record() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_joins_a_flight_that_began_longer_ago_than_the_staleness_bound() -> Result<()> {
+    let world = world().await?;
+    // The two fetches are given out with the same parameters by a cache that always asks.
+    let always_asks = Cache::builder(world.cache.transport().clone())
+        .size_limit_bytes(1 << 20)
+        .max_staleness(super::within(0))
+        .build();
+    let world = World {
+        cache: always_asks,
+        ..world
+    };
+    let first = world.begin(world.request(&[(0, 10)]));
+    sleep(DELAY / 4).await;
+    let second = world.begin(world.request(&[(0, 10)]));
+    assert_eq!(sizes(&first.await??), sizes(&second.await??));
+    assert_eq!(world.broker.requests().fetch, 2);
+    Ok(())
+}
