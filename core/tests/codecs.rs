@@ -3,73 +3,16 @@
 //! The witnesses only compress here: flate2 (gzip), snap (raw snappy), `lz4_flex`'s frame module and the zstd
 //! reference library. Hostile input is written by hand.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "support/allocations.rs"]
+mod allocations;
 
+use allocations::{Counting, peak_bytes};
 use kachet_core::wire::codec::{Codec, CodecError, DEFAULT_DECOMPRESSED_LIMIT_BYTES, decompress};
 
 const LIMIT: usize = DEFAULT_DECOMPRESSED_LIMIT_BYTES;
 
-/// Counts what the calling thread holds. A reallocation counts as holding the old and the new block at once,
-/// as when the allocator has to move it.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<usize> = const { Cell::new(0) };
-    static PEAK: Cell<usize> = const { Cell::new(0) };
-}
-
-fn hold(bytes: usize) {
-    let held = HELD.get().wrapping_add(bytes);
-    HELD.set(held);
-    // A thread may free what another allocated: then the count runs below zero, which is no peak.
-    if held < usize::MAX / 2 {
-        PEAK.set(PEAK.get().max(held));
-    }
-}
-
-fn release(bytes: usize) {
-    HELD.set(HELD.get().wrapping_sub(bytes));
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; the counting touches no allocation.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        hold(layout.size());
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        hold(layout.size());
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        release(layout.size());
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(block, layout) }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        hold(new_size);
-        release(layout.size());
-        // SAFETY: as the caller promises.
-        unsafe { System.realloc(block, layout, new_size) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// The most that `run` held at once on this thread, in bytes, and what it returned.
-fn peak_bytes<T>(run: impl FnOnce() -> T) -> (usize, T) {
-    let before = HELD.get();
-    PEAK.set(before);
-    let result = run();
-    (PEAK.get() - before, result)
-}
 
 /// Data as records hold it: JSON with some numbers that do not compress.
 fn text(len: usize, seed: u64) -> Vec<u8> {
