@@ -68,6 +68,17 @@ impl Cache {
     /// Looks every partition of the request up. Takes the request, because what is not cached of it goes
     /// upstream as it came.
     pub fn plan(&self, request: FetchRequest, now: Instant) -> Plan {
+        let lookups = request.partitions().count();
+        let plan = self.replan(request, now);
+        if plan.is_cacheable() {
+            self.count(&plan, lookups);
+        }
+        plan
+    }
+
+    /// Like [`Self::plan`], for what an earlier plan has counted: the rest of a request, looked up once more before it
+    /// goes upstream, because others may have brought it meanwhile.
+    pub fn replan(&self, request: FetchRequest, now: Instant) -> Plan {
         if self.is_off() || !is_ordinary_consumer_fetch(&request) {
             return Plan {
                 outcome: Outcome::PassThrough,
@@ -94,7 +105,6 @@ impl Cache {
             .map(|topic| walk.topic(topic, committed))
             .collect();
         let (hits, hit_bytes, bytes_before_miss) = (walk.hits, walk.hit_bytes, walk.bytes_before_miss);
-        self.count(hits, hit_bytes, request.partitions().count());
         if hits == 0 {
             return Plan {
                 outcome: Outcome::Miss,
@@ -119,8 +129,19 @@ impl Cache {
         }
     }
 
-    fn count(&self, hits: u64, hit_bytes: usize, lookups: usize) {
+    fn count(&self, plan: &Plan, lookups: usize) {
         let lookups = lookups as u64;
+        let answers = match &plan.outcome {
+            Outcome::Hits(topics, _) => topics.as_slice(),
+            Outcome::Miss | Outcome::PassThrough => &[],
+        };
+        let answers = answers
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .filter_map(|(_, hit)| hit.as_ref());
+        let (hits, hit_bytes) = answers.fold((0, 0), |(hits, bytes), data| {
+            (hits + 1, bytes + data.records_size_bytes())
+        });
         self.counters.lookups.add(lookups);
         self.counters.hits.add(hits);
         self.counters.misses.add(lookups - hits);

@@ -7,6 +7,7 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use kachet_core::cache::Plan;
 use kachet_core::time::Instant;
 use kachet_core::wire::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchableTopic, PartitionData, TaggedFields,
@@ -19,7 +20,9 @@ use super::{Inner, not_a_fetch_response};
 use crate::transport::{BrokerAddress, Request, Response, Transport, TransportError};
 
 /// How long a waiter waits beyond what the broker was allowed to take, before it asks by itself.
-const WAIT_LIMIT: Duration = Duration::from_secs(30);
+///
+/// Longer than the request timeout of the transport, whose error would otherwise come too late to be shared.
+const WAIT_LIMIT: Duration = Duration::from_secs(90);
 
 const READ_COMMITTED: i8 = 1;
 
@@ -72,6 +75,10 @@ struct Awaited {
 
 /// Which flights answer a request: its own, for what nobody has asked for yet, and those of others.
 struct Boarding {
+    /// What the cache has answered meanwhile.
+    plan: Plan,
+    /// What is left of the request.
+    request: FetchRequest,
     /// What is to be asked, under which keys it stands on the table, and where it is to be announced.
     own: Option<(FetchRequest, Vec<FlightKey>, watch::Sender<Option<Outcome>>)>,
     /// Every partition in request order.
@@ -88,7 +95,11 @@ impl<T: Transport> Inner<T> {
         request: FetchRequest,
         arrived_at: Instant,
     ) -> Result<FetchResponse, TransportError> {
-        let boarding = self.board(broker, version, &request, arrived_at);
+        let boarding = match self.board(broker, version, request, arrived_at) {
+            Ok(boarding) => boarding,
+            Err(meanwhile) => return Ok(meanwhile),
+        };
+        let Boarding { plan, request, .. } = boarding;
         let alone = boarding.own.as_ref().is_some_and(|(own, ..)| *own == request);
         if let Some((own, keys, announce)) = boarding.own {
             let (inner, landing) = (Arc::clone(self), announce.subscribe());
@@ -99,27 +110,39 @@ impl<T: Transport> Inner<T> {
         let committed = request.isolation_level == READ_COMMITTED;
         let limit = WAIT_LIMIT + Duration::from_millis(request.max_wait_ms.max(0).unsigned_abs().into());
         let landed = tokio::time::timeout(limit, land(boarding.awaited, alone, committed)).await;
-        match landed {
+        let answer = match landed {
             Ok(Landed::Complete(answer)) => answer,
             Ok(Landed::Incomplete) => self.ask(broker, version, request).await,
             Err(_) => {
                 debug!(%broker, ?limit, "a shared fetch did not land; asking again");
                 self.ask(broker, version, request).await
             }
-        }
+        };
+        answer.map(|answer| plan.merge(answer))
     }
 
-    /// A flight is joined only if it began within the staleness bound before the request arrived: what it brings is
-    /// no newer than that.
+    /// Joins the flights that bring parts of the request, and announces one for the rest. A flight is joined only if it
+    /// began within the staleness bound before the request arrived: what it brings is no newer than that.
+    ///
+    /// What flights have brought is in the cache before they leave the table. So it is looked up once more with the
+    /// table locked, and a fetch that was planned just before a flight landed does not ask again. Gives the answer
+    /// if nothing is left to ask.
     fn board(
         &self,
         broker: &BrokerAddress,
         version: i16,
-        request: &FetchRequest,
+        request: FetchRequest,
         arrived_at: Instant,
-    ) -> Boarding {
+    ) -> Result<Boarding, FetchResponse> {
         let max_staleness = self.read().settings().max_staleness;
         let began_at = self.now();
+        let (announce, landing) = watch::channel(None);
+        let (mut keys, mut topics, mut awaited) = (Vec::new(), Vec::new(), Vec::new());
+        let mut under_way = self.flights.lock();
+        let plan = self.read().replan(request, arrived_at);
+        let Some(request) = plan.upstream_request().cloned() else {
+            return Err(plan.into_response().unwrap_or_default());
+        };
         let key = |topic: &TopicRef, asked: &FetchPartition| FlightKey {
             broker: broker.clone(),
             version,
@@ -132,9 +155,6 @@ impl<T: Transport> Inner<T> {
             rack_id: request.rack_id.clone(),
             cluster_id: request.cluster_id.clone(),
         };
-        let (announce, landing) = watch::channel(None);
-        let (mut keys, mut topics, mut awaited) = (Vec::new(), Vec::new(), Vec::new());
-        let mut under_way = self.flights.lock();
         for topic in &request.topics {
             let mut own = FetchTopic {
                 partitions: Vec::new(),
@@ -174,7 +194,12 @@ impl<T: Transport> Inner<T> {
             };
             (own, keys, announce)
         });
-        Boarding { own, awaited }
+        Ok(Boarding {
+            plan,
+            request,
+            own,
+            awaited,
+        })
     }
 
     /// One fetch upstream, absorbed.

@@ -232,3 +232,17 @@ async fn nobody_joins_a_flight_that_began_longer_ago_than_the_staleness_bound() 
     assert_eq!(world.broker.requests().fetch, 2);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_fetch_that_was_planned_just_before_a_flight_landed_does_not_ask_again() -> Result<()> {
+    let world = world_with(Duration::ZERO).await?;
+    for round in 1..=1_000 {
+        let fetches: Vec<_> = (0..8).map(|_| world.begin(world.request(&[(0, 10)]))).collect();
+        for fetch in fetches {
+            assert!(sizes(&fetch.await??)[0] > 0);
+        }
+        assert_eq!(world.broker.requests().fetch, round, "round {round}");
+        world.cache.clear();
+    }
+    Ok(())
+}
