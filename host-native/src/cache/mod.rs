@@ -185,9 +185,8 @@ impl<T: Transport> Cache<T> {
             return Ok(plan.into_response().unwrap_or_default());
         };
         let response = if plan.is_cacheable() {
-            inner
-                .fetch_upstream(broker, version, upstream, arrived_at)
-                .await?
+            // Boxed, so that hits do not carry the room that a miss takes.
+            Box::pin(inner.fetch_upstream(broker, version, upstream, arrived_at)).await?
         } else {
             inner.read().count_upstream_fetch();
             match inner
