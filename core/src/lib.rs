@@ -57,6 +57,7 @@ mod index;
 mod memory;
 pub mod offset;
 pub mod statistics;
+pub mod storage;
 pub mod time;
 mod transactions;
 pub mod wire;
