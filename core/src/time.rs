@@ -14,6 +14,17 @@ impl Instant {
         Self { since_start }
     }
 
+    /// The moment that lies this many milliseconds after the start of the host's clock.
+    pub const fn from_millis(since_start_ms: u64) -> Self {
+        Self::from_start(Duration::from_millis(since_start_ms))
+    }
+
+    /// Whole milliseconds since the start of the host's clock, rounded down: what was known then may be taken for
+    /// older than it is, never for newer.
+    pub fn as_millis(self) -> u64 {
+        u64::try_from(self.since_start.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// How long before `self` the other moment was; zero if it was later.
     pub const fn since(self, earlier: Self) -> Duration {
         self.since_start.saturating_sub(earlier.since_start)
@@ -71,6 +82,13 @@ mod tests {
         assert!(always_ask.allows(at(5), at(5)));
         assert!(!always_ask.is_ageing(at(5), at(5)));
         assert!(MaxStaleness::Forever.allows(at(0), at(u64::MAX)));
+    }
+
+    #[test]
+    fn milliseconds_are_rounded_down_and_never_overflow() {
+        assert_eq!(Instant::from_start(Duration::from_micros(1_999)).as_millis(), 1);
+        assert_eq!(Instant::from_start(Duration::MAX).as_millis(), u64::MAX);
+        assert_eq!(Instant::from_millis(u64::MAX).as_millis(), u64::MAX);
     }
 
     #[test]
