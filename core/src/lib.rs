@@ -56,6 +56,7 @@ pub mod identity;
 mod index;
 mod memory;
 pub mod offset;
+pub mod segment;
 pub mod statistics;
 pub mod storage;
 pub mod time;

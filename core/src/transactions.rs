@@ -8,16 +8,18 @@ use crate::wire::{AbortedTransaction, RecordBatch, TaggedFields};
 
 /// An aborted transaction and where it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Aborted {
-    pub(crate) producer_id: i64,
-    pub(crate) first_offset: i64,
+pub struct Aborted {
+    /// The producer whose transaction it is.
+    pub producer_id: i64,
+    /// The offset of its first record.
+    pub first_offset: i64,
     /// The offset of its marker; `None` while all that is known is that it lies beyond the batch.
-    pub(crate) marker_offset: Option<i64>,
+    pub marker_offset: Option<i64>,
 }
 
 /// The aborted transactions that touch one cached batch or the gap in front of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum AbortedInBatch {
+pub enum AbortedInBatch {
     /// The batch came in an answer for uncommitted data, which says nothing of transactions.
     Unknown,
     /// There is none.
@@ -35,7 +37,8 @@ impl AbortedInBatch {
         }
     }
 
-    fn as_slice(&self) -> &[Aborted] {
+    /// The transactions, none if nothing is known.
+    pub(crate) fn as_slice(&self) -> &[Aborted] {
         match self {
             Self::Unknown | Self::None => &[],
             Self::Some(list) => list,
