@@ -22,6 +22,10 @@
 //! It need not check bytes: whatever comes back from a storage other than memory is verified before it is served (H24).
 //! It need not lock: the operations take `&mut self`, so one runs at a time. Readers are used by many threads.
 
+mod memory;
+
+pub use memory::MemoryStorage;
+
 use core::fmt;
 use core::future::Future;
 use core::ops::Range;
@@ -80,7 +84,7 @@ pub trait Storage: MaybeSend {
         pieces: Vec<Bytes>,
     ) -> impl Future<Output = Result<(), StorageError>> + MaybeSend;
 
-    /// Says that nothing more will be appended.
+    /// Says that nothing more will be appended. Saying it twice is no error.
     fn seal(&mut self, segment: SegmentId) -> impl Future<Output = Result<(), StorageError>> + MaybeSend;
 
     /// A reader of a segment, sealed or left behind unsealed by a crash.
@@ -108,8 +112,9 @@ pub trait SegmentReader: Clone + MaybeSend + MaybeSync + 'static {
     /// The range. One that does not lie within the segment is [`StorageErrorKind::OutOfRange`].
     fn read(&self, range: Range<u64>) -> impl Future<Output = Result<Bytes, StorageError>> + MaybeSend;
 
-    /// Whether nobody else holds the segment: no clone, and no bytes that were read from it. What is removed
-    /// counts against the size limit until then (H26).
+    /// Whether nobody else holds the segment: no clone, and no bytes that were read from it and are its own memory
+    /// (copies are the reader's). What is removed counts against the size limit until then (H26). While the storage
+    /// itself still has the segment, the answer may be either.
     fn is_last(&self) -> bool;
 }
 
@@ -130,7 +135,7 @@ impl<T> MaybeSync for T {}
 pub struct StorageError {
     /// What was tried.
     pub operation: Operation,
-    /// On which segment; `None` for [`Operation::List`].
+    /// On which segment; `None` for [`Operation::List`], and from a reader that does not know its number.
     pub segment: Option<SegmentId>,
     /// What went wrong.
     pub kind: StorageErrorKind,
