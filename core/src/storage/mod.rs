@@ -22,6 +22,8 @@
 //! It need not check bytes: whatever comes back from a storage other than memory is verified before it is served (H24).
 //! It need not lock: the operations take `&mut self`, so one runs at a time. Readers are used by many threads.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod faulty;
 mod memory;
 
