@@ -76,3 +76,6 @@ pub struct Place {
     /// At which byte of it the record begins.
     pub position: u32,
 }
+
+#[cfg(test)]
+mod tests;
