@@ -6,14 +6,15 @@
 //!
 //! ```
 //! use bytes::Bytes;
-//! use kachet_core::cache::{Cache, CacheSettings, Harvest};
+//! use kachet_core::cache::{CacheSettings, Harvest, MemoryCache};
 //! use kachet_core::time::Instant;
 //! use kachet_core::wire::{Crc32c, FetchRequest, FetchResponse};
 //!
 //! # fn main() -> Result<(), kachet_core::wire::DecodeError> {
 //! # let fetch = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v13-codecs.request"));
 //! # let answer = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/v13-codecs.response"));
-//! let mut cache = Cache::new(CacheSettings { size_limit_bytes: 1 << 20, ..CacheSettings::default() });
+//! let settings = CacheSettings { size_limit_bytes: 1 << 20, ..CacheSettings::default() };
+//! let mut cache = MemoryCache::new(settings, Crc32c::PORTABLE);
 //! let now = Instant::default();
 //!
 //! // A client's fetch, which the cache cannot answer yet.
@@ -50,11 +51,11 @@
 extern crate alloc;
 
 pub mod cache;
+mod engine;
 mod eviction;
 mod freshness;
 pub mod identity;
 mod index;
-mod memory;
 pub mod offset;
 pub mod segment;
 pub mod statistics;

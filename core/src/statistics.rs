@@ -5,7 +5,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// A moment's figures of a cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Memory that cached batches hold, what readers still hold of evicted ones included, in bytes.
+    /// What counts against the limit, in bytes: in memory all that is held, the index and what readers still hold of
+    /// evicted batches included; on another medium what lies there.
     pub size_bytes: u64,
     /// The size limit, in bytes; 0 passes everything through.
     pub limit_bytes: u64,
@@ -13,6 +14,8 @@ pub struct Statistics {
     pub batches: u64,
     /// Partitions that have a batch in the cache.
     pub partitions: u64,
+    /// Segments in which they lie.
+    pub segments: u64,
     /// Partitions that fetches asked the cache for.
     pub lookups: u64,
     /// Lookups that were answered from the cache.
@@ -27,6 +30,8 @@ pub struct Statistics {
     pub rejected: u64,
     /// Faults that the cache met and that cost a miss: corrupt batches, responses that contradict the request.
     pub errors: u64,
+    /// Operations of the storage that failed.
+    pub storage_errors: u64,
     /// Fetches that were sent upstream.
     pub upstream_fetches: u64,
     /// Bytes of records that came from the cache instead of from upstream.
@@ -35,12 +40,13 @@ pub struct Statistics {
 
 impl Statistics {
     /// Every figure with its name, in the order of the fields.
-    pub fn named(&self) -> [(&'static str, u64); 13] {
+    pub fn named(&self) -> [(&'static str, u64); 15] {
         [
             ("size_bytes", self.size_bytes),
             ("limit_bytes", self.limit_bytes),
             ("batches", self.batches),
             ("partitions", self.partitions),
+            ("segments", self.segments),
             ("lookups", self.lookups),
             ("hits", self.hits),
             ("misses", self.misses),
@@ -48,6 +54,7 @@ impl Statistics {
             ("evictions", self.evictions),
             ("rejected", self.rejected),
             ("errors", self.errors),
+            ("storage_errors", self.storage_errors),
             ("upstream_fetches", self.upstream_fetches),
             ("bytes_saved", self.bytes_saved),
         ]
@@ -74,7 +81,6 @@ pub(crate) struct Counters {
     pub(crate) hits: Counter,
     pub(crate) misses: Counter,
     pub(crate) inserts: Counter,
-    pub(crate) evictions: Counter,
     pub(crate) rejected: Counter,
     pub(crate) errors: Counter,
     pub(crate) upstream_fetches: Counter,

@@ -28,12 +28,39 @@ pub enum AbortedInBatch {
     Some(Arc<[Aborted]>),
 }
 
-impl AbortedInBatch {
-    /// Memory beside the batch's own, in bytes.
-    pub(crate) fn size_bytes(&self) -> usize {
+/// An [`AbortedInBatch`] without its list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AbortedState {
+    /// Nothing is known of them.
+    Unknown,
+    /// There are so many.
+    Known { count: u16 },
+}
+
+impl AbortedState {
+    /// Memory that their list takes beside the batch, in bytes.
+    pub(crate) fn size_bytes(self) -> u64 {
         match self {
-            Self::Unknown | Self::None => 0,
-            Self::Some(list) => size_of_val::<[Aborted]>(list) + 2 * size_of::<usize>(),
+            Self::Unknown | Self::Known { count: 0 } => 0,
+            Self::Known { count } => LIST_BYTES + u64::from(count) * size_of::<Aborted>() as u64,
+        }
+    }
+}
+
+/// Memory of a list beside what is in it: its counters and its place in a map.
+const LIST_BYTES: u64 = 64;
+
+/// Aborted transactions that one batch can have; where there are more, none is known.
+const ABORTED_MAX: usize = u16::MAX as usize - 1;
+
+impl AbortedInBatch {
+    pub(crate) fn state(&self) -> AbortedState {
+        match self {
+            Self::Unknown => AbortedState::Unknown,
+            Self::None => AbortedState::Known { count: 0 },
+            Self::Some(list) => {
+                u16::try_from(list.len()).map_or(AbortedState::Unknown, |count| AbortedState::Known { count })
+            }
         }
     }
 
@@ -71,10 +98,10 @@ pub(crate) fn touching(aborted: &[Aborted], covers: OffsetSpan) -> AbortedInBatc
         each.first_offset <= covers.last() && each.marker_offset.is_none_or(|end| end >= covers.base())
     };
     let list: Vec<Aborted> = aborted.iter().filter(touches).copied().collect();
-    if list.is_empty() {
-        AbortedInBatch::None
-    } else {
-        AbortedInBatch::Some(list.into())
+    match list.len() {
+        0 => AbortedInBatch::None,
+        1..=ABORTED_MAX => AbortedInBatch::Some(list.into()),
+        _ => AbortedInBatch::Unknown,
     }
 }
 

@@ -1,19 +1,20 @@
 //! Keeps what upstream answered: checked, copied out of the response, under the limit.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use super::{BATCH_OVERHEAD_BYTES, Cache, Partition};
-use crate::eviction::Queued;
+use super::Cache;
+use crate::engine::{Inserted, NewBatch};
 use crate::freshness::PartitionState;
 use crate::identity::PartitionKey;
-use crate::index::{CachedBatch, PartitionIndex};
+use crate::index::{HitMark, IndexedBatch};
 use crate::offset::OffsetSpan;
+use crate::storage::SegmentReader;
 use crate::time::Instant;
-use crate::transactions::{AbortedInBatch, touching, with_markers};
+use crate::transactions::{AbortedInBatch, AbortedState, touching, with_markers};
 use crate::wire::{
     BatchEntry, Batches, Crc32c, FetchRequest, FetchResponse, PartitionData, RecordBatch, RecordBytes,
     TopicId, TopicRef,
@@ -34,9 +35,10 @@ pub struct Harvest {
     topic: TopicRef,
     /// What the partition said, without its records.
     data: PartitionData,
-    batches: Vec<Gathered>,
+    batches: VecDeque<Gathered>,
     rejected: u64,
     errors: u64,
+    progress: Progress,
 }
 
 #[derive(Clone, Debug)]
@@ -45,7 +47,27 @@ struct Gathered {
     span: OffsetSpan,
     covers: OffsetSpan,
     leader_epoch: i32,
+    max_timestamp: i64,
     aborted: AbortedInBatch,
+}
+
+/// How far a harvest is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// Nothing of it is looked at yet.
+    Untouched,
+    /// What the partition says is learned. The batch that is next has been waiting for room so many times.
+    Learned { waited: u64 },
+}
+
+/// How far a harvest was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Absorbed {
+    /// All of it, as far as it is fit to be kept.
+    Complete,
+    /// The rest needs room: have the jobs done that [`Cache::next_job`] gives, then go on, or [`Cache::reject`] it.
+    NeedsRoom,
 }
 
 impl Harvest {
@@ -79,9 +101,10 @@ impl Harvest {
                 records: None,
                 ..data.clone()
             },
-            batches: Vec::new(),
+            batches: VecDeque::new(),
             rejected: 0,
             errors: 0,
+            progress: Progress::Untouched,
         };
         match (fetch_offset, &data.records) {
             // A follower's redirect and a diverging epoch exclude data (H16, H8).
@@ -117,11 +140,12 @@ impl Harvest {
                 self.rejected += 1;
                 return;
             }
-            self.batches.push(Gathered {
+            self.batches.push_back(Gathered {
                 bytes: bytes.slice_ref(batch.as_bytes()),
                 span,
                 covers,
                 leader_epoch: batch.partition_leader_epoch(),
+                max_timestamp: batch.max_timestamp(),
                 aborted: match &aborted {
                     Some(aborted) => touching(aborted, covers),
                     None => AbortedInBatch::Unknown,
@@ -154,27 +178,62 @@ impl Harvest {
     }
 }
 
-impl Cache {
-    /// Keeps a harvest. `asked_at` is the moment before the request was sent, so that the answer is not taken
-    /// to be newer than it can be.
-    pub fn absorb(&mut self, harvest: Harvest, asked_at: Instant) {
-        self.counters.errors.add(harvest.errors);
-        self.counters.rejected.add(harvest.rejected);
+impl<R: SegmentReader> Cache<R> {
+    /// Keeps a harvest, or as much of it as there is room for now. `asked_at` is the moment before the request was sent,
+    /// so that the answer is not taken to be newer than it can be.
+    pub fn absorb(&mut self, harvest: &mut Harvest, asked_at: Instant) -> Absorbed {
         let Some((topic_id, identified_at)) = self.identity(&harvest.topic) else {
-            return;
+            self.reject(harvest);
+            return Absorbed::Complete;
         };
         let key = PartitionKey {
             topic_id,
             partition: harvest.data.partition_index,
         };
-        if harvest.data.error_code != 0 || harvest.data.diverging_epoch.is_some() {
-            return self.heed(key, harvest.data.error_code);
-        }
         let known_at = identified_at.map_or(asked_at, |at| at.min(asked_at));
-        self.learn(key, &harvest.data, known_at);
-        for batch in harvest.batches {
-            self.keep(key, batch, &harvest.data, known_at);
+        if harvest.progress == Progress::Untouched {
+            harvest.progress = Progress::Learned { waited: 0 };
+            self.counters.errors.add(harvest.errors);
+            self.counters.rejected.add(harvest.rejected);
+            if harvest.data.error_code != 0 || harvest.data.diverging_epoch.is_some() {
+                self.heed(key, harvest.data.error_code);
+            } else {
+                self.learn(key, &harvest.data, known_at);
+            }
         }
+        while let Some(batch) = harvest.batches.pop_front() {
+            if self.keep(key, &batch, &harvest.data, known_at) == Inserted::NeedsRoom {
+                harvest.batches.push_front(batch);
+                if !self.waits_on(harvest) {
+                    continue;
+                }
+                return Absorbed::NeedsRoom;
+            }
+            harvest.progress = Progress::Learned { waited: 0 };
+        }
+        Absorbed::Complete
+    }
+
+    /// Lets the rest of a harvest go.
+    pub fn reject(&mut self, harvest: &mut Harvest) {
+        self.counters.rejected.add(harvest.batches.len() as u64);
+        harvest.batches.clear();
+    }
+
+    /// Whether the next batch may wait for room once more. A round frees a segment or takes away a hit of each batch in
+    /// one, of which there are three, so that this many are enough if readers let go at all; else the batch is let go.
+    fn waits_on(&mut self, harvest: &mut Harvest) -> bool {
+        let Progress::Learned { waited } = &mut harvest.progress else {
+            return true;
+        };
+        *waited += 1;
+        let may_wait = *waited <= 16 + 5 * self.engine.segments();
+        if !may_wait {
+            *waited = 0;
+            harvest.batches.pop_front();
+            self.counters.rejected.add(1);
+        }
+        may_wait
     }
 
     /// The id of a topic and, where a name stands for it, when that was learned. However long ago that is: what
@@ -207,7 +266,7 @@ impl Cache {
     }
 
     fn learn(&mut self, key: PartitionKey, data: &PartitionData, known_at: Instant) {
-        let Some(partition) = self.partitions.get_mut(&key) else {
+        let Some(partition) = self.engine.partitions.get_mut(&key) else {
             return;
         };
         let truncated_at = partition.state.learn(data, known_at);
@@ -218,97 +277,123 @@ impl Cache {
         self.drop_below(key, log_start_offset);
     }
 
-    fn keep(&mut self, key: PartitionKey, mut batch: Gathered, data: &PartitionData, known_at: Instant) {
-        if self.refresh(key, &mut batch, known_at) {
-            return;
-        }
-        let held_bytes = batch.bytes.len() + BATCH_OVERHEAD_BYTES + batch.aborted.size_bytes();
-        if !self.make_room(held_bytes) {
-            self.counters.rejected.add(1);
-            return;
-        }
-        let partition = self.partitions.entry(key).or_insert_with(|| {
+    fn keep(
+        &mut self,
+        key: PartitionKey,
+        batch: &Gathered,
+        data: &PartitionData,
+        known_at: Instant,
+    ) -> Inserted {
+        let covers = match self.refresh(key, batch, known_at) {
+            Refreshed::Known => return Inserted::Kept,
+            Refreshed::New(covers) => covers,
+        };
+        let new = NewBatch {
+            key,
+            bytes: batch.bytes.clone(),
+            span: batch.span,
+            covers,
+            leader_epoch: batch.leader_epoch,
+            max_timestamp: batch.max_timestamp,
+            known_at,
+            aborted: batch.aborted.clone(),
+        };
+        let state = || {
             let mut state = PartitionState::new(known_at);
             state.learn(data, known_at);
-            Partition {
-                index: PartitionIndex::default(),
-                state,
-            }
-        });
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        let last_offset = batch.covers.last();
-        partition.index.insert(CachedBatch {
-            bytes: self.memory.hold(&batch.bytes, held_bytes - batch.bytes.len()),
-            span: batch.span,
-            covers: batch.covers,
-            leader_epoch: batch.leader_epoch,
-            aborted: batch.aborted,
-            known_at,
-            sequence,
-            was_hit: AtomicBool::new(false),
-        });
-        self.queue.push(Queued {
-            key,
-            last_offset,
-            sequence,
-        });
-        self.batches += 1;
-        self.counters.inserts.add(1);
+            state
+        };
+        let inserted = self.engine.insert(&new, state);
+        match inserted {
+            Inserted::Kept => self.counters.inserts.add(1),
+            Inserted::Refused => self.counters.rejected.add(1),
+            Inserted::NeedsRoom => {}
+        }
+        inserted
     }
 
     /// If the same batch is cached already and the new answer knows no more, nothing has to be kept. Otherwise
     /// drops what the new answer replaces, and what contradicts it: another epoch or other bytes at a cached
     /// offset, or a batch where there is none now, and all that follows it (H5, H7).
-    fn refresh(&mut self, key: PartitionKey, batch: &mut Gathered, known_at: Instant) -> bool {
-        let Some(partition) = self.partitions.get_mut(&key) else {
-            return false;
+    fn refresh(&mut self, key: PartitionKey, batch: &Gathered, known_at: Instant) -> Refreshed {
+        let new = Refreshed::New(batch.covers);
+        let Some(partition) = self.engine.partitions.get(&key) else {
+            return new;
         };
         let contradiction = partition.index.contradicts_epoch(batch.span, batch.leader_epoch);
         let overlap = partition.index.first_overlap(batch.covers);
+        let same = overlap.map(|(known, mark)| self.compare(&key, &known, mark, batch));
+        let overlap = overlap.map(|(known, _)| known);
         let changed = overlap
-            .filter(|known| known.span != batch.span || known.bytes != batch.bytes)
+            .filter(|_| same == Some(Sameness::Other))
             .map(|known| known.span.base().min(batch.span.base()));
         if let Some(offset) = contradiction.into_iter().chain(changed).min() {
             // Whatever overlaps the new batch begins at that offset or behind it.
             self.drop_from(key, offset);
-            return false;
+            return new;
         }
-        let Some(known) = overlap else { return false };
-        let last_offset = known.covers.last();
+        let Some(known) = overlap else { return new };
         let base = known.covers.base().min(batch.covers.base());
-        batch.covers = OffsetSpan::new(base, last_offset).unwrap_or(batch.covers);
-        if known.aborted == AbortedInBatch::Unknown && batch.aborted != AbortedInBatch::Unknown {
-            partition.index.remove(last_offset);
-            self.batches -= 1;
-            return false;
+        let covers = OffsetSpan::new(base, known.covers.last()).unwrap_or(batch.covers);
+        let knows_more =
+            known.location.aborted == AbortedState::Unknown && batch.aborted.state() != AbortedState::Unknown;
+        if same == Some(Sameness::Untold) {
+            // What lies behind it may be of another log as well.
+            self.doubt(key);
         }
-        if let Some(known) = partition.index.get_mut(last_offset) {
-            known.covers = batch.covers;
-            known.known_at = known.known_at.max(known_at);
+        if knows_more || same == Some(Sameness::Untold) {
+            self.engine.remove(key, known.covers.last());
+            return Refreshed::New(covers);
         }
-        true
+        let refreshed = IndexedBatch {
+            covers,
+            known_at: known.known_at.max(known_at),
+            ..known
+        };
+        self.engine.replace(key, &refreshed);
+        Refreshed::Known
     }
 
-    /// Reserves memory before it is taken: evicts until `needed_bytes` fit under the limit. What readers still
-    /// hold of evicted batches counts, so at most about twice as much is evicted as is needed; if they hold on,
-    /// the new batch is not kept.
-    fn make_room(&mut self, needed_bytes: usize) -> bool {
-        let limit_bytes = self.settings.size_limit_bytes;
-        let needed = needed_bytes as u64;
-        if needed > limit_bytes {
-            return false;
+    fn compare(
+        &self,
+        key: &PartitionKey,
+        known: &IndexedBatch,
+        mark: &HitMark,
+        batch: &Gathered,
+    ) -> Sameness {
+        if known.span != batch.span || known.location.batch_bytes as usize != batch.bytes.len() {
+            return Sameness::Other;
         }
-        let mut evicted_bytes = 0;
-        while self.memory.held_bytes() > limit_bytes - needed {
-            if evicted_bytes > 2 * needed_bytes {
-                return false;
+        let same = |bytes: &[u8]| {
+            if *bytes == *batch.bytes {
+                Sameness::Same
+            } else {
+                Sameness::Other
             }
-            match self.evict_one() {
-                Some(size_bytes) => evicted_bytes += size_bytes + BATCH_OVERHEAD_BYTES,
-                None => return false,
-            }
+        };
+        if mark.is_faulty() {
+            return Sameness::Untold;
         }
-        true
+        if let Some(slice) = self.engine.batch_slice(known) {
+            return same(slice);
+        }
+        let bytes = self.engine.batch_now(key, known, mark);
+        bytes.map_or(Sameness::Untold, |bytes| same(&bytes))
     }
+}
+
+enum Refreshed {
+    /// The batch is cached already.
+    Known,
+    /// It is to be kept, and answers these offsets.
+    New(OffsetSpan),
+}
+
+/// Whether a cached batch is the one that a broker gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sameness {
+    Same,
+    Other,
+    /// The storage does not say, or not now.
+    Untold,
 }

@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 use super::{Cache, Doubtful};
 use crate::freshness::Evidence;
 use crate::identity::PartitionKey;
-use crate::index::CachedBatch;
+use crate::storage::SegmentReader;
 use crate::time::Instant;
-use crate::wire::{FetchRequest, TopicId, TopicRef, WireStr};
+use crate::wire::{FetchRequest, TopicId, TopicRef};
 
-impl Cache {
+impl<R: SegmentReader> Cache<R> {
     /// The partitions of `request` that hold batches and are due to be validated. The host asks upstream and
     /// passes the answer to [`Cache::validate`]; as long as it has not, one that blocks hits is a miss.
     pub fn doubtful(&self, request: &FetchRequest, now: Instant) -> Vec<Doubtful> {
@@ -19,7 +19,7 @@ impl Cache {
             let Some(key) = self.key(topic, asked.partition, now) else {
                 continue;
             };
-            let Some(partition) = self.partitions.get(&key) else {
+            let Some(partition) = self.engine.partitions.get(&key) else {
                 continue;
             };
             let validated_at = partition.state.validated_at;
@@ -43,7 +43,7 @@ impl Cache {
     /// `asked_at` is the moment before the first of the questions was sent.
     pub fn validate(&mut self, doubtful: &Doubtful, evidence: &Evidence, asked_at: Instant) {
         let key = doubtful.key;
-        let Some(partition) = self.partitions.get_mut(&key) else {
+        let Some(partition) = self.engine.partitions.get_mut(&key) else {
             return;
         };
         if partition.index.newest_epoch() > doubtful.newest_cached_epoch {
@@ -64,14 +64,14 @@ impl Cache {
 
     /// Marks a partition so that nothing of it is served before it has been validated again.
     pub(super) fn doubt(&mut self, key: PartitionKey) {
-        if let Some(partition) = self.partitions.get_mut(&key) {
+        if let Some(partition) = self.engine.partitions.get_mut(&key) {
             partition.state.validated_at = None;
         }
     }
 
     /// Marks every partition of a topic, as [`Self::doubt`] does.
     pub(super) fn doubt_topic(&mut self, topic_id: TopicId) {
-        for (key, partition) in &mut self.partitions {
+        for (key, partition) in &mut self.engine.partitions {
             if key.topic_id == topic_id {
                 partition.state.validated_at = None;
             }
@@ -80,8 +80,7 @@ impl Cache {
 
     /// Drops everything.
     pub fn clear(&mut self) {
-        let keys: Vec<PartitionKey> = self.partitions.keys().copied().collect();
-        for key in keys {
+        for key in self.partitions() {
             self.forget_partition(key);
         }
         self.aliases.clear();
@@ -89,70 +88,30 @@ impl Cache {
 
     /// Drops what is cached of a topic, for instance because it was deleted (H6).
     pub fn forget_topic(&mut self, topic_id: TopicId) {
-        let of_topic = |key: &&PartitionKey| key.topic_id == topic_id;
-        let keys: Vec<PartitionKey> = self.partitions.keys().filter(of_topic).copied().collect();
-        for key in keys {
-            self.forget_partition(key);
+        for key in self.partitions() {
+            if key.topic_id == topic_id {
+                self.forget_partition(key);
+            }
         }
-        let names = self
-            .aliases
-            .iter()
-            .filter(|(_, alias)| alias.topic_id == topic_id);
-        let names: Vec<WireStr> = names.map(|(name, _)| name.clone()).collect();
-        for name in names {
-            self.aliases.remove(&name);
-        }
+        self.aliases.retain(|_, alias| alias.topic_id != topic_id);
     }
 
     /// Drops what is cached of a partition.
     pub fn forget_partition(&mut self, key: PartitionKey) {
-        if let Some(partition) = self.partitions.remove(&key) {
-            self.batches -= partition.index.len() as u64;
-        }
-        self.tidy_queue();
+        self.drop_from(key, i64::MIN);
     }
 
     /// Drops every batch of a partition that holds an offset from `offset` on.
     pub fn drop_from(&mut self, key: PartitionKey, offset: i64) {
-        let Some(partition) = self.partitions.get_mut(&key) else {
-            return;
-        };
-        let dropped = partition.index.remove_from(offset);
-        self.dropped(key, &dropped);
+        self.engine.remove_where(key, |index, removed| {
+            index.remove_from(offset, |batch| removed.push(*batch));
+        });
     }
 
     /// Drops every batch of a partition that ends before `offset`.
     pub fn drop_below(&mut self, key: PartitionKey, offset: i64) {
-        let Some(partition) = self.partitions.get_mut(&key) else {
-            return;
-        };
-        let dropped = partition.index.remove_below(offset);
-        self.dropped(key, &dropped);
-    }
-
-    fn dropped(&mut self, key: PartitionKey, batches: &[CachedBatch]) {
-        if batches.is_empty() {
-            return;
-        }
-        self.batches -= batches.len() as u64;
-        self.tidy_queue();
-        if self
-            .partitions
-            .get(&key)
-            .is_some_and(|partition| partition.index.is_empty())
-        {
-            self.partitions.remove(&key);
-        }
-    }
-
-    fn tidy_queue(&mut self) {
-        let partitions = &self.partitions;
-        let live = usize::try_from(self.batches).unwrap_or(usize::MAX);
-        self.queue.tidy(live, |queued| {
-            let batch = partitions
-                .get(&queued.key)
-                .and_then(|p| p.index.by_last_offset(queued.last_offset));
-            batch.is_some_and(|batch| batch.sequence == queued.sequence)
+        self.engine.remove_where(key, |index, removed| {
+            index.remove_below(offset, |batch| removed.push(*batch));
         });
     }
 }

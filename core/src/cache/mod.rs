@@ -11,10 +11,12 @@
 //! ```
 //!
 //! The core has no clock, no lock and no I/O: the host passes `now`, guards the cache (planning takes `&self`),
-//! asks upstream, and revalidates what [`Cache::doubtful`] names.
+//! asks upstream, has the storage do what [`Cache::next_job`] names, and revalidates what [`Cache::doubtful`] names.
 
 mod absorb;
+mod cold;
 mod invalidate;
+mod memory;
 mod merge;
 mod plan;
 #[cfg(test)]
@@ -23,27 +25,24 @@ mod tests;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use bytes::Bytes;
+use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-pub use absorb::Harvest;
-pub use plan::Plan;
-
-use crate::eviction::{EvictionQueue, Queued};
-use crate::freshness::PartitionState;
-use crate::identity::PartitionKey;
-use crate::index::{CachedBatch, PartitionIndex};
-use crate::memory::MemoryMeter;
-use crate::offset::OffsetSpan;
-use crate::statistics::{Counters, Statistics};
-use crate::time::{Instant, MaxStaleness};
-use crate::wire::{TopicId, TopicRef, WireStr};
-
+pub use self::absorb::{Absorbed, Harvest};
+pub use self::cold::{ColdRead, ReadFault, Warmed};
+pub use self::memory::MemoryCache;
+pub use self::plan::Plan;
+pub use crate::engine::{Done, Job};
 pub use crate::freshness::{EpochEnd, Evidence};
 
-/// Memory of a batch beside its bytes: its place in the index and in the queue, and the two allocations that carry it.
-/// The last summand makes up for spare room in B-tree nodes, the queue and the allocator: with it, the resident memory of
-/// a million batches of 200 bytes is what is counted (measured with glibc's allocator).
-const BATCH_OVERHEAD_BYTES: usize = size_of::<CachedBatch>() + 2 * size_of::<Queued>() + 160;
+use crate::engine::Engine;
+use crate::identity::PartitionKey;
+use crate::offset::OffsetSpan;
+use crate::statistics::{Counters, Statistics};
+use crate::storage::SegmentReader;
+use crate::time::{Instant, MaxStaleness};
+use crate::wire::{Crc32c, RecordBatch, TopicId, TopicRef, WireStr};
 
 /// Topic names that are remembered at most; beyond it the oldest answer is asked again.
 const ALIASES_LIMIT: usize = 16 * 1024;
@@ -51,8 +50,12 @@ const ALIASES_LIMIT: usize = 16 * 1024;
 /// How a cache behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheSettings {
-    /// The most memory that cached batches may hold, in bytes. 0 passes every fetch through.
+    /// The most that may be held, in bytes: in memory everything, index included; on another medium what lies there.
+    /// 0 passes every fetch through.
     pub size_limit_bytes: u64,
+    /// How large segments become, in bytes; a batch that is larger has one of its own. `None` for a 128th of the
+    /// limit, at most a mebibyte. Two of them are kept free, for batches that move and for sealing.
+    pub segment_size_bytes: Option<u32>,
     /// How old what is known of a partition may be when a hit is served from it.
     pub max_staleness: MaxStaleness,
     /// How long ago a batch of a compacted topic may have been fetched when it is served. No question to a broker
@@ -75,31 +78,25 @@ impl Default for CacheSettings {
     fn default() -> Self {
         Self {
             size_limit_bytes: 0,
+            segment_size_bytes: None,
             max_staleness: MaxStaleness::default(),
             compacted_max_staleness: MaxStaleness::Within(Duration::from_secs(60)),
         }
     }
 }
 
-/// A read-through cache of the Fetch responses of one cluster, in memory.
-#[derive(Debug, Default)]
-pub struct Cache {
+/// A read-through cache of the Fetch responses of one cluster, over a storage whose segments `R` reads.
+///
+/// What the storage has to do comes out of [`Self::next_job`]. [`MemoryCache`] is one over memory, which does its
+/// jobs by itself.
+#[derive(Debug)]
+pub struct Cache<R> {
     settings: CacheSettings,
     cluster_id: Option<WireStr>,
-    partitions: HashMap<PartitionKey, Partition>,
+    engine: Engine<R>,
     /// Topic ids by name, for Fetch versions that name topics, and when each was learned.
-    aliases: HashMap<WireStr, Alias>,
-    queue: EvictionQueue,
-    memory: MemoryMeter,
+    aliases: HashMap<WireStr, Alias, FixedState>,
     counters: Counters,
-    batches: u64,
-    next_sequence: u64,
-}
-
-#[derive(Debug)]
-struct Partition {
-    index: PartitionIndex,
-    state: PartitionState,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,12 +118,15 @@ pub struct Doubtful {
     pub blocks_hits: bool,
 }
 
-impl Cache {
+impl<R: SegmentReader> Cache<R> {
     /// An empty cache.
-    pub fn new(settings: CacheSettings) -> Self {
+    pub fn new(settings: CacheSettings, crc32c: Crc32c) -> Self {
         Self {
             settings,
-            ..Self::default()
+            cluster_id: None,
+            engine: Engine::new(settings.size_limit_bytes, settings.segment_size_bytes, crc32c),
+            aliases: HashMap::default(),
+            counters: Counters::default(),
         }
     }
 
@@ -140,10 +140,22 @@ impl Cache {
         self.settings.size_limit_bytes == 0
     }
 
-    /// Changes the size limit. A lower one takes effect at once, except for memory that readers still hold.
+    /// Changes the size limit. What is over a lower one goes with the jobs that come next; memory that readers hold
+    /// goes when they let go.
     pub fn set_size_limit_bytes(&mut self, size_limit_bytes: u64) {
         self.settings.size_limit_bytes = size_limit_bytes;
-        while self.memory.held_bytes() > size_limit_bytes && self.evict_one().is_some() {}
+        self.engine.set_limit_bytes(size_limit_bytes);
+    }
+
+    /// The next thing that the storage has to do, if there is any. One job at a time; the outcome goes to
+    /// [`Self::complete`].
+    pub fn next_job(&mut self) -> Option<Job<R>> {
+        self.engine.next_job()
+    }
+
+    /// Takes over what came of a job.
+    pub fn complete(&mut self, done: Done<R>) {
+        self.engine.complete(done);
     }
 
     /// Says which cluster is upstream. Another one than before empties the cache (H6).
@@ -228,58 +240,78 @@ impl Cache {
     /// The figures of this moment.
     pub fn statistics(&self) -> Statistics {
         Statistics {
-            size_bytes: self.memory.held_bytes(),
+            size_bytes: self.engine.held_bytes(),
             limit_bytes: self.settings.size_limit_bytes,
-            batches: self.batches,
-            partitions: self.partitions.len() as u64,
+            batches: self.engine.batches(),
+            partitions: self.engine.partitions.len() as u64,
+            segments: self.engine.segments(),
             lookups: self.counters.lookups.get(),
             hits: self.counters.hits.get(),
             misses: self.counters.misses.get(),
             inserts: self.counters.inserts.get(),
-            evictions: self.counters.evictions.get(),
+            evictions: self.engine.evictions,
             rejected: self.counters.rejected.get(),
             errors: self.counters.errors.get(),
+            storage_errors: self.engine.storage_errors,
             upstream_fetches: self.counters.upstream_fetches.get(),
             bytes_saved: self.counters.bytes_saved.get(),
         }
     }
 
+    /// What counts against the limit, in bytes, by the running account and summed up anew over everything that is held.
+    /// The two are equal; this is for tests of that.
+    pub fn audit(&self) -> (u64, u64) {
+        (self.engine.size_bytes(), self.engine.resum_bytes())
+    }
+
+    /// The partitions of which anything is cached, in order.
+    pub fn partitions(&self) -> Vec<PartitionKey> {
+        let mut keys: Vec<PartitionKey> = self.engine.partitions.keys().copied().collect();
+        keys.sort_unstable();
+        keys
+    }
+
     /// Which offsets of a partition are cached, as runs in ascending order.
     pub fn covered(&self, key: PartitionKey) -> Vec<OffsetSpan> {
-        self.partitions
+        self.engine
+            .partitions
             .get(&key)
             .map(|partition| partition.index.covered())
             .unwrap_or_default()
     }
 
-    /// Takes the batch out that is next to go. `None` if the cache is empty.
-    fn evict_one(&mut self) -> Option<usize> {
-        // Each round either takes a batch out, forgets one that is gone, or clears a hit bit; no hit can come
-        // in between, because this borrows the cache exclusively. So two rounds of the queue are the bound.
-        for _ in 0..=2 * self.queue.len() {
-            let next = self.queue.pop()?;
-            let Some(partition) = self.partitions.get_mut(&next.key) else {
-                continue;
-            };
-            let Some(batch) = partition.index.by_last_offset(next.last_offset) else {
-                continue;
-            };
-            if batch.sequence != next.sequence {
-                continue;
-            }
-            if batch.was_hit.swap(false, core::sync::atomic::Ordering::Relaxed) {
-                self.queue.push(next);
-                continue;
-            }
-            let size_bytes = batch.bytes.len();
-            partition.index.remove(next.last_offset);
-            self.batches -= 1;
-            if partition.index.is_empty() {
-                self.partitions.remove(&next.key);
-            }
-            self.counters.evictions.add(1);
-            return Some(size_bytes);
+    /// The cached batch that answers a fetch at `offset`: the one that holds it, or the next behind a gap. Gives what
+    /// lies there whatever its age, and counts nothing but a hit of the batch; what may be served to whom, only
+    /// [`Self::plan`] judges.
+    pub fn batch(&self, key: &PartitionKey, offset: i64) -> Option<Bytes> {
+        let (batch, mark) = self.engine.partitions.get(key)?.index.get(offset)?;
+        if mark.is_faulty() {
+            return None;
         }
-        None
+        let bytes = self.engine.batch_now(key, &batch, mark)?;
+        mark.hit();
+        Some(bytes)
+    }
+
+    /// Like [`Self::batch`], without taking a share of the memory: where the batch lies in memory as it is.
+    pub fn batch_slice(&self, key: &PartitionKey, offset: i64) -> Option<&[u8]> {
+        let (batch, mark) = self.engine.partitions.get(key)?.index.get(offset)?;
+        let slice = self.engine.batch_slice(&batch)?;
+        mark.hit();
+        Some(slice)
+    }
+
+    /// The first cached batch of a partition that holds a record at or after `timestamp`, in milliseconds since 1970,
+    /// as far as can be told without waiting. The broker may have an earlier one that is not cached; there is
+    /// none if everything from the log start on is [covered](Self::covered).
+    pub fn first_since(&self, key: &PartitionKey, timestamp: i64) -> Option<OffsetSpan> {
+        let partition = self.engine.partitions.get(key)?;
+        let holds = |batch: &crate::index::IndexedBatch| {
+            let (_, mark) = partition.index.by_last_offset(batch.covers.last())?;
+            let bytes = self.engine.batch_now(key, batch, mark)?;
+            let max_timestamp = RecordBatch::parse(&bytes).ok()?.max_timestamp();
+            (max_timestamp >= timestamp).then_some(batch.span)
+        };
+        partition.index.since(timestamp).find_map(|batch| holds(&batch))
     }
 }

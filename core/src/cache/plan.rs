@@ -3,13 +3,19 @@
 use alloc::vec::Vec;
 use core::mem;
 
+use bytes::Bytes;
 use hashbrown::HashSet;
 
-use super::{Cache, Partition};
+use super::Cache;
+use super::cold::{ColdRead, Warmed};
+use crate::engine::Partition;
 use crate::freshness::PartitionState;
-use crate::index::CachedBatch;
+use crate::identity::PartitionKey;
+use crate::index::{HitMark, IndexedBatch};
+use crate::segment::Place;
+use crate::storage::SegmentReader;
 use crate::time::{Instant, MaxStaleness};
-use crate::transactions::{AbortedInBatch, list_for_run};
+use crate::transactions::{AbortedState, list_for_run};
 use crate::wire::{
     FetchPartition, FetchRequest, FetchTopic, FetchableTopic, PartitionData, RecordBytes, TaggedFields,
     TopicRef,
@@ -64,12 +70,17 @@ impl Plan {
     }
 }
 
-impl Cache {
+impl<R: SegmentReader> Cache<R> {
     /// Looks every partition of the request up. Takes the request, because what is not cached of it goes
     /// upstream as it came.
     pub fn plan(&self, request: FetchRequest, now: Instant) -> Plan {
+        self.plan_with(request, now, &Warmed::default())
+    }
+
+    /// Like [`Self::plan`], with what was read for it from a storage that had to be waited for.
+    pub fn plan_with(&self, request: FetchRequest, now: Instant, warmed: &Warmed) -> Plan {
         let lookups = request.partitions().count();
-        let plan = self.replan(request, now);
+        let plan = self.look_up(request, now, warmed);
         if plan.is_cacheable() {
             self.count(&plan, lookups);
         }
@@ -79,38 +90,29 @@ impl Cache {
     /// Like [`Self::plan`], for what an earlier plan has counted: the rest of a request, looked up once more before it
     /// goes upstream, because others may have brought it meanwhile.
     pub fn replan(&self, request: FetchRequest, now: Instant) -> Plan {
+        self.look_up(request, now, &Warmed::default())
+    }
+
+    fn look_up(&self, request: FetchRequest, now: Instant, warmed: &Warmed) -> Plan {
         if self.is_off() || !is_ordinary_consumer_fetch(&request) {
             return Plan {
                 outcome: Outcome::PassThrough,
                 upstream: Some(request),
             };
         }
-        let limits = Limits {
-            max_bytes: usize::try_from(request.max_bytes)
-                .unwrap_or(0)
-                .min(RESPONSE_LIMIT_BYTES),
-        };
-        let mut walk = Walk {
-            cache: self,
-            now,
-            limits,
-            hit_bytes: 0,
-            hits: 0,
-            bytes_before_miss: None,
-        };
-        let committed = request.isolation_level == READ_COMMITTED;
-        let planned: Vec<PlannedTopic> = request
-            .topics
-            .iter()
-            .map(|topic| walk.topic(topic, committed))
-            .collect();
-        let (hits, hit_bytes, bytes_before_miss) = (walk.hits, walk.hit_bytes, walk.bytes_before_miss);
-        if hits == 0 {
+        let (planned, walk) = self.walk(&request, now, warmed, None);
+        if walk.hits == 0 {
             return Plan {
                 outcome: Outcome::Miss,
                 upstream: Some(sessionless(request)),
             };
         }
+        let Walked {
+            limits,
+            hit_bytes,
+            bytes_before_miss,
+            ..
+        } = walk;
         let upstream = bytes_before_miss.map(|before| {
             let mut rest = only_misses(sessionless(request), &planned);
             rest.max_bytes = i32::try_from(limits.max_bytes.saturating_sub(before)).unwrap_or(i32::MAX);
@@ -127,6 +129,46 @@ impl Cache {
             outcome: Outcome::Hits(planned, limits),
             upstream,
         }
+    }
+
+    /// Notes what would have to be read for [`Self::plan_with`].
+    pub(super) fn look(
+        &self,
+        request: &FetchRequest,
+        now: Instant,
+        warmed: &Warmed,
+        cold: &mut Vec<ColdRead<R>>,
+    ) {
+        if !self.is_off() && is_ordinary_consumer_fetch(request) {
+            self.walk(request, now, warmed, Some(cold));
+        }
+    }
+
+    fn walk(
+        &self,
+        request: &FetchRequest,
+        now: Instant,
+        warmed: &Warmed,
+        cold: Option<&mut Vec<ColdRead<R>>>,
+    ) -> (Vec<PlannedTopic>, Walked) {
+        let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0);
+        let mut walk = Walk {
+            cache: self,
+            now,
+            warmed,
+            cold,
+            committed: request.isolation_level == READ_COMMITTED,
+            walked: Walked {
+                limits: Limits {
+                    max_bytes: max_bytes.min(RESPONSE_LIMIT_BYTES),
+                },
+                hit_bytes: 0,
+                hits: 0,
+                bytes_before_miss: None,
+            },
+        };
+        let planned = request.topics.iter().map(|topic| walk.topic(topic)).collect();
+        (planned, walk.walked)
     }
 
     fn count(&self, plan: &Plan, lookups: usize) {
@@ -208,10 +250,20 @@ fn only_misses(mut request: FetchRequest, planned: &[PlannedTopic]) -> FetchRequ
     request
 }
 
-/// The state of the walk over a request's partitions, in their order (H12).
-struct Walk<'a> {
-    cache: &'a Cache,
+/// A walk over a request's partitions, in their order (H12).
+struct Walk<'a, R> {
+    cache: &'a Cache<R>,
     now: Instant,
+    warmed: &'a Warmed,
+    /// Where it is noted what is to be read.
+    cold: Option<&'a mut Vec<ColdRead<R>>>,
+    committed: bool,
+    walked: Walked,
+}
+
+/// What a walk has come by.
+#[derive(Clone, Copy)]
+struct Walked {
     limits: Limits,
     hit_bytes: usize,
     hits: u64,
@@ -219,17 +271,18 @@ struct Walk<'a> {
     bytes_before_miss: Option<usize>,
 }
 
-impl Walk<'_> {
-    fn topic(&mut self, topic: &FetchTopic, committed: bool) -> PlannedTopic {
+impl<R: SegmentReader> Walk<'_, R> {
+    fn topic(&mut self, topic: &FetchTopic) -> PlannedTopic {
         let partitions = topic.partitions.iter().map(|asked| {
-            let hit = self.partition(&topic.topic, asked, committed);
+            let hit = self.partition(&topic.topic, asked);
+            let walked = &mut self.walked;
             match &hit {
                 Some(data) => {
-                    self.hits += 1;
-                    self.hit_bytes += data.records_size_bytes();
+                    walked.hits += 1;
+                    walked.hit_bytes += data.records_size_bytes();
                 }
                 None => {
-                    self.bytes_before_miss.get_or_insert(self.hit_bytes);
+                    walked.bytes_before_miss.get_or_insert(walked.hit_bytes);
                 }
             }
             (asked.partition, hit)
@@ -241,24 +294,70 @@ impl Walk<'_> {
         }
     }
 
-    fn partition(&self, topic: &TopicRef, asked: &FetchPartition, committed: bool) -> Option<PartitionData> {
-        let key = self.cache.key(topic, asked.partition, self.now)?;
-        let partition = self.cache.partitions.get(&key)?;
+    fn partition(&mut self, topic: &TopicRef, asked: &FetchPartition) -> Option<PartitionData> {
+        let cache = self.cache;
+        let key = cache.key(topic, asked.partition, self.now)?;
+        let partition = cache.engine.partitions.get(&key)?;
         let validated_at = partition.state.validated_at?;
-        if !self.cache.settings.max_staleness.allows(validated_at, self.now) {
+        if !cache.settings.max_staleness.allows(validated_at, self.now) {
             return None;
         }
-        let left = self.limits.max_bytes.saturating_sub(self.hit_bytes);
+        let left = self.walked.limits.max_bytes.saturating_sub(self.walked.hit_bytes);
         let limit = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(left);
-        partition.answer(&Reader {
+        let reader = Reader {
             asked,
             limit_bytes: limit,
-            first: self.hit_bytes == 0,
-            committed,
-            compacted_max_staleness: self.cache.settings.compacted_max_staleness(),
+            first: self.walked.hit_bytes == 0,
+            committed: self.committed,
+            compacted_max_staleness: cache.settings.compacted_max_staleness(),
             now: self.now,
-        })
+        };
+        reader.answer(partition, |batch, mark| self.read(&key, batch, mark))
     }
+
+    /// The bytes of a batch; where they have to be waited for and were not yet, takes note of that.
+    fn read(&mut self, key: &PartitionKey, batch: &IndexedBatch, mark: &HitMark) -> Read {
+        let engine = &self.cache.engine;
+        if self.cold.is_none() {
+            mark.hit();
+        }
+        if let Some(bytes) = engine.batch_now(key, batch, mark) {
+            return Read::Now(bytes);
+        }
+        if mark.is_faulty() {
+            self.cache.counters.errors.add(1);
+            return Read::Not;
+        }
+        let Some((segment, reader)) = engine.reader(batch) else {
+            return Read::Not;
+        };
+        let place = Place {
+            segment,
+            position: batch.location.position,
+        };
+        if let Some(bytes) = self.warmed.get(&place) {
+            return Read::Now(bytes.clone());
+        }
+        let Some(cold) = &mut self.cold else {
+            return Read::Not;
+        };
+        cold.push(ColdRead {
+            key: *key,
+            batch: *batch,
+            place,
+            reader: reader.clone(),
+        });
+        Read::Later
+    }
+}
+
+/// What comes of reading a batch.
+enum Read {
+    Now(Bytes),
+    /// It has to be waited for.
+    Later,
+    /// The storage does not give it back.
+    Not,
 }
 
 /// Who reads a partition, and how much of it.
@@ -274,81 +373,81 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Whether a batch may be served to this reader.
-    fn may_see(&self, state: &PartitionState, batch: &CachedBatch) -> bool {
+    fn may_see(&self, state: &PartitionState, batch: &IndexedBatch) -> bool {
         // H1, H2: readers of committed data get what is stable and of which all transactions are known.
-        let stable = batch.span.last() < state.stable_below && batch.aborted != AbortedInBatch::Unknown;
+        let stable =
+            batch.span.last() < state.stable_below && batch.location.aborted != AbortedState::Unknown;
         // H5: the cleaner may have rewritten what was fetched longer ago.
         let as_it_was = !state.is_compacted || self.compacted_max_staleness.allows(batch.known_at, self.now);
         (stable || !self.committed) && as_it_was
     }
-}
 
-impl Partition {
     /// The answer from the cache to a fetch of this partition, if it has one.
-    fn answer(&self, reader: &Reader<'_>) -> Option<PartitionData> {
-        let state = &self.state;
-        let &Reader {
-            asked,
-            limit_bytes,
-            first,
-            committed,
-            ..
-        } = reader;
+    fn answer(
+        &self,
+        partition: &Partition,
+        mut read: impl FnMut(&IndexedBatch, &HitMark) -> Read,
+    ) -> Option<PartitionData> {
+        let (state, asked) = (&partition.state, self.asked);
         let known_epoch = asked.current_leader_epoch < 0 || asked.current_leader_epoch == state.leader_epoch;
         // Below the log start and with another leader epoch than the known one (H9) the broker answers.
-        if asked.fetch_offset < state.log_start_offset || !known_epoch || !self.agrees_on_epoch(asked) {
+        if asked.fetch_offset < state.log_start_offset || !known_epoch || !agrees_on_epoch(partition, asked) {
             return None;
         }
         let mut records = RecordBytes::empty();
         let mut size_bytes = 0;
         let mut run = Vec::new();
         let mut last_offset = None;
-        for batch in self
-            .index
-            .run(asked.fetch_offset)
-            .take_while(|batch| reader.may_see(state, batch))
-        {
-            let with_this_bytes = size_bytes + batch.bytes.len();
-            let fits = with_this_bytes <= limit_bytes || (first && size_bytes == 0);
-            if last_offset.is_none() {
-                // It is a hit even where nothing fits: empty is what a broker answers then, too.
-                last_offset = Some(asked.fetch_offset);
-            }
-            if !fits {
+        let mut is_complete = true;
+        for (batch, mark) in partition.index.run(asked.fetch_offset) {
+            if mark.is_faulty() || !self.may_see(state, &batch) {
                 break;
             }
-            batch.mark_hit();
-            records.push(batch.bytes.clone());
+            let with_this_bytes = size_bytes + batch.location.batch_bytes as usize;
+            if with_this_bytes > self.limit_bytes && !(self.first && size_bytes == 0) {
+                // It is a hit even where nothing fits: empty is what a broker answers then, too.
+                last_offset.get_or_insert(asked.fetch_offset);
+                break;
+            }
+            match read(&batch, mark) {
+                Read::Now(bytes) => records.push(bytes),
+                Read::Later => is_complete = false,
+                Read::Not => break,
+            }
             size_bytes = with_this_bytes;
             last_offset = Some(batch.span.last());
-            if committed {
-                run.push(&batch.aborted);
+            if self.committed {
+                run.push(partition.index.aborted(&batch));
             }
         }
-        let beyond = last_offset?.saturating_add(1);
+        let beyond = last_offset.filter(|_| is_complete)?.saturating_add(1);
+        let stable_beyond = if self.committed { beyond } else { -1 };
         Some(PartitionData {
             high_watermark: state.high_watermark.max(beyond),
-            last_stable_offset: state.last_stable_offset.max(if committed { beyond } else { -1 }),
+            last_stable_offset: state.last_stable_offset.max(stable_beyond),
             log_start_offset: state.log_start_offset,
-            aborted_transactions: committed.then(|| list_for_run(run.into_iter(), asked.fetch_offset)),
+            aborted_transactions: self
+                .committed
+                .then(|| list_for_run(run.iter(), asked.fetch_offset)),
             records: Some(records),
             unknown_tags: TaggedFields::default(),
             ..PartitionData::error(asked.partition, 0)
         })
     }
+}
 
-    /// A consumer that names the epoch of its last record gets a hit only where the cache knows that the epoch
-    /// reaches up to the fetch offset (H8).
-    fn agrees_on_epoch(&self, asked: &FetchPartition) -> bool {
-        let epoch = asked.last_fetched_epoch;
-        let here = self.index.get(asked.fetch_offset);
-        let before = self.index.ending_before(asked.fetch_offset);
-        epoch < 0
-            || here
-                .into_iter()
-                .chain(before)
-                .any(|batch| batch.leader_epoch == epoch)
+/// A consumer that names the epoch of its last record gets a hit only where the cache knows that the epoch
+/// reaches up to the fetch offset (H8).
+fn agrees_on_epoch(partition: &Partition, asked: &FetchPartition) -> bool {
+    let epoch = asked.last_fetched_epoch;
+    if epoch < 0 {
+        return true;
     }
+    let here = partition.index.get(asked.fetch_offset).map(|(batch, _)| batch);
+    let before = partition.index.ending_before(asked.fetch_offset);
+    here.into_iter()
+        .chain(before)
+        .any(|batch| batch.leader_epoch == epoch)
 }
 
 impl From<PlannedTopic> for FetchableTopic {

@@ -18,6 +18,17 @@ pub struct SegmentError {
     pub kind: SegmentErrorKind,
 }
 
+impl SegmentError {
+    /// What a storage failed with while a segment was read.
+    pub(crate) fn of_storage(segment: SegmentId, error: StorageError) -> Self {
+        Self {
+            segment,
+            at_byte: 0,
+            kind: SegmentErrorKind::Storage(error),
+        }
+    }
+}
+
 /// The parts of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Part {

@@ -58,6 +58,7 @@ mod recovery;
 pub use error::{Part, SegmentError, SegmentErrorKind};
 pub use footer::{Directory, DirectoryEntry, FOOTER_FIXED_BYTES, encode_footer, footer_share_bytes_max};
 pub use header::{SEGMENT_HEADER_BYTES, SEGMENT_VERSION, check_segment_header, encode_segment_header};
+pub(crate) use record::append_record;
 pub use record::{
     ABORTED_PER_RECORD_MAX, Expected, RECORD_HEADER_BYTES, Record, RecordView, Records, encode_record,
     record_size_bytes, records, verified_batch,
@@ -67,6 +68,16 @@ pub use recovery::{Recovered, Recovery, read_directory};
 pub use crate::transactions::{Aborted, AbortedInBatch};
 
 use crate::storage::SegmentId;
+use crate::transactions::AbortedState;
+
+/// What precedes the batch in a record, in bytes.
+pub(crate) const fn before_batch_bytes(aborted: AbortedState) -> u32 {
+    let count = match aborted {
+        AbortedState::Unknown => 0,
+        AbortedState::Known { count } => count as u32,
+    };
+    RECORD_HEADER_BYTES as u32 + count * layout::ABORTED_BYTES as u32
+}
 
 /// Where a record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

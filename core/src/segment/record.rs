@@ -88,9 +88,23 @@ pub(super) fn aborted_field(aborted: &AbortedInBatch) -> u32 {
 
 /// The record, to be written at `place` and nowhere else, in one allocation of its size.
 pub fn encode_record(place: Place, record: &Record, batch: RecordBatch<'_>, crc32c: Crc32c) -> Vec<u8> {
+    let mut out = Vec::new();
+    append_record(&mut out, place, record, batch, crc32c);
+    out
+}
+
+/// Appends the record to what stands right before `place`.
+pub(crate) fn append_record(
+    out: &mut Vec<u8>,
+    place: Place,
+    record: &Record,
+    batch: RecordBatch<'_>,
+    crc32c: Crc32c,
+) {
     let aborted = storable(&record.aborted);
     let bytes = batch.as_bytes();
-    let mut out = Vec::with_capacity(record_size_bytes(aborted, bytes.len()));
+    let from = out.len();
+    out.reserve_exact(record_size_bytes(aborted, bytes.len()));
     // It fits: a batch states its length in 31 bits.
     let batch_length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let covers_base = record.covers_base.min(batch.base_offset());
@@ -115,14 +129,13 @@ pub fn encode_record(place: Place, record: &Record, batch: RecordBatch<'_>, crc3
         &record.known_at.as_millis().to_le_bytes(),
     );
     out.extend_from_slice(&header);
-    put_aborted(&mut out, aborted.as_slice());
+    put_aborted(out, aborted.as_slice());
     // In two steps: what the checksum covers lies in one piece then, and is not written twice.
     let (uncovered, covered) = bytes.split_at(BATCH_UNCOVERED_BYTES.min(bytes.len()));
     out.extend_from_slice(uncovered);
-    let checksum = checksum(&out, place, crc32c);
-    put_at(&mut out, field::CHECKSUM, &checksum.to_le_bytes());
+    let checksum = checksum(out.get(from..).unwrap_or_default(), place, crc32c);
+    put_at(out, from + field::CHECKSUM, &checksum.to_le_bytes());
     out.extend_from_slice(covered);
-    out
 }
 
 /// The checksum of a record of which `bytes` hold everything but what the CRC of the batch covers.

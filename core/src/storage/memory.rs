@@ -120,6 +120,10 @@ impl Storage for MemoryStorage {
 impl SegmentReader for Bytes {
     const MAY_CORRUPT: bool = false;
 
+    fn as_slice(&self) -> Option<&[u8]> {
+        Some(self)
+    }
+
     fn size_bytes(&self) -> u64 {
         self.len() as u64
     }

@@ -109,6 +109,11 @@ pub trait SegmentReader: Clone + MaybeSend + MaybeSync + 'static {
     /// What the segment holds, in bytes.
     fn size_bytes(&self) -> u64;
 
+    /// The whole segment, where it lies in memory as it is; what may corrupt never does.
+    fn as_slice(&self) -> Option<&[u8]> {
+        None
+    }
+
     /// The range, if it can be had without waiting; `None` if only [`Self::read`] can tell.
     fn read_now(&self, range: Range<u64>) -> Option<Result<Bytes, StorageError>>;
 

@@ -4,15 +4,19 @@ use super::*;
 
 const BOUND: Duration = Duration::from_millis(1_000);
 
-fn bounded() -> Cache {
-    Cache::new(CacheSettings {
-        size_limit_bytes: 1 << 20,
-        max_staleness: MaxStaleness::Within(BOUND),
-        compacted_max_staleness: MaxStaleness::Within(3 * BOUND),
-    })
+fn bounded() -> MemoryCache {
+    MemoryCache::new(
+        CacheSettings {
+            size_limit_bytes: 1 << 20,
+            max_staleness: MaxStaleness::Within(BOUND),
+            segment_size_bytes: None,
+            compacted_max_staleness: MaxStaleness::Within(3 * BOUND),
+        },
+        Crc32c::PORTABLE,
+    )
 }
 
-fn is_hit(cache: &Cache, offset: i64, now: Instant) -> bool {
+fn is_hit(cache: &MemoryCache, offset: i64, now: Instant) -> bool {
     cache.plan(request(offset), now).into_response().is_some()
 }
 
@@ -30,7 +34,7 @@ fn evidence(log_start_offset: i64, high_watermark: i64) -> Evidence {
     }
 }
 
-fn validate(cache: &mut Cache, evidence: &Evidence, asked_at: Instant) {
+fn validate(cache: &mut MemoryCache, evidence: &Evidence, asked_at: Instant) {
     let doubtful = cache.doubtful(&request(0), Instant::from_start(Duration::MAX));
     cache.validate(&doubtful[0], evidence, asked_at);
 }
@@ -73,11 +77,14 @@ fn an_answer_that_was_asked_for_before_the_last_validation_shortens_it() {
 
 #[test]
 fn a_bound_of_zero_asks_before_every_hit() {
-    let mut cache = Cache::new(CacheSettings {
-        size_limit_bytes: 1 << 20,
-        max_staleness: MaxStaleness::Within(Duration::ZERO),
-        ..CacheSettings::default()
-    });
+    let mut cache = MemoryCache::new(
+        CacheSettings {
+            size_limit_bytes: 1 << 20,
+            max_staleness: MaxStaleness::Within(Duration::ZERO),
+            ..CacheSettings::default()
+        },
+        Crc32c::PORTABLE,
+    );
     fill(&mut cache, 0, 100, &[batch(0, 10)]);
     assert!(!is_hit(&cache, 0, at(5)));
     validate(&mut cache, &evidence(0, 100), at(6));

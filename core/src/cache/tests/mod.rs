@@ -84,13 +84,16 @@ fn at(millis: u64) -> Instant {
     Instant::from_start(Duration::from_millis(millis))
 }
 
-fn cache_of(size_limit_bytes: u64) -> Cache {
+fn cache_of(size_limit_bytes: u64) -> MemoryCache {
     let max_staleness = MaxStaleness::Forever;
-    Cache::new(CacheSettings {
-        size_limit_bytes,
-        max_staleness,
-        ..CacheSettings::default()
-    })
+    MemoryCache::new(
+        CacheSettings {
+            size_limit_bytes,
+            max_staleness,
+            ..CacheSettings::default()
+        },
+        Crc32c::PORTABLE,
+    )
 }
 
 fn request_of(partitions: &[(i32, i64)]) -> FetchRequest {
@@ -143,42 +146,35 @@ fn response(high_watermark: i64, records: Bytes) -> FetchResponse {
     response_of(vec![data(0, high_watermark, records)])
 }
 
-fn absorb_at(cache: &mut Cache, request: &FetchRequest, response: &FetchResponse, asked_at: Instant) {
+fn absorb_at(cache: &mut MemoryCache, request: &FetchRequest, response: &FetchResponse, asked_at: Instant) {
     for harvest in Harvest::gather(request, response, Crc32c::PORTABLE) {
         cache.absorb(harvest, asked_at);
     }
 }
 
-fn absorb(cache: &mut Cache, request: &FetchRequest, response: &FetchResponse) {
+fn absorb(cache: &mut MemoryCache, request: &FetchRequest, response: &FetchResponse) {
     absorb_at(cache, request, response, at(0));
 }
 
 /// Caches batches as the answer to a fetch of partition 0 from `offset`.
-fn fill(cache: &mut Cache, offset: i64, high_watermark: i64, batches: &[Bytes]) {
+fn fill(cache: &mut MemoryCache, offset: i64, high_watermark: i64, batches: &[Bytes]) {
     absorb(cache, &request(offset), &response(high_watermark, join(batches)));
 }
 
 /// The records that the cache gives for a request of one partition, if it is a hit.
-fn hit(cache: &Cache, request: FetchRequest) -> Option<Bytes> {
+fn hit(cache: &MemoryCache, request: FetchRequest) -> Option<Bytes> {
     hit_data(cache, request).map(|data| data.records.unwrap().to_bytes())
 }
 
-fn hit_data(cache: &Cache, request: FetchRequest) -> Option<PartitionData> {
+fn hit_data(cache: &MemoryCache, request: FetchRequest) -> Option<PartitionData> {
     let response = cache.plan(request, at(0)).into_response()?;
     Some(response.topics[0].partitions[0].clone())
 }
 
 /// What accounting says must equal a sum over all that is held.
-fn check_accounting(cache: &Cache) {
-    let batches = cache
-        .partitions
-        .values()
-        .flat_map(|partition| partition.index.iter());
-    let sizes: Vec<usize> = batches
-        .map(|batch| batch.bytes.len() + BATCH_OVERHEAD_BYTES + batch.aborted.size_bytes())
-        .collect();
+fn check_accounting(cache: &MemoryCache) {
     let statistics = cache.statistics();
-    assert_eq!(statistics.batches, sizes.len() as u64);
-    assert_eq!(statistics.size_bytes, sizes.iter().sum::<usize>() as u64);
+    let (counted, summed) = cache.audit();
+    assert_eq!(counted, summed);
     assert!(statistics.size_bytes <= statistics.limit_bytes, "{statistics:?}");
 }

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn without_a_size_limit_everything_passes_through() {
-    let mut cache = Cache::default();
+    let mut cache = cache_of(0);
     fill(&mut cache, 0, 10, &[batch(0, 10)]);
     let plan = cache.plan(request(0), at(0));
     assert!(!plan.is_cacheable());

@@ -1,0 +1,125 @@
+//! What a storage has to do, as values: the cache hands them out, the host has them done, one at a time and in order,
+//! without holding the cache, and reports what came of them.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use bytes::Bytes;
+
+use crate::segment::{
+    DirectoryEntry, Place, RecordView, SEGMENT_HEADER_BYTES, SegmentError, encode_footer, read_directory,
+    records,
+};
+use crate::storage::{SegmentId, SegmentReader, Storage, StorageError};
+use crate::wire::Crc32c;
+
+/// One thing that the storage has to do. Whoever takes it from
+/// [`Cache::next_job`](crate::cache::Cache::next_job) performs it and gives the outcome to
+/// [`Cache::complete`](crate::cache::Cache::complete).
+#[derive(Clone, Debug)]
+pub struct Job<R> {
+    pub(super) slot: u32,
+    pub(super) segment: SegmentId,
+    pub(super) task: Task<R>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Task<R> {
+    /// Store a segment: create it, append all of it, seal and open it.
+    Write { pieces: Vec<Bytes> },
+    /// Find out what a segment holds that is to be evicted.
+    Survey { reader: R },
+    /// Read the records that are to move on.
+    Rescue { reader: R, records: Vec<Range<u64>> },
+    /// Remove a segment.
+    Remove,
+}
+
+/// What came of a [`Job`].
+#[derive(Debug)]
+pub struct Done<R> {
+    pub(super) slot: u32,
+    pub(super) segment: SegmentId,
+    pub(super) outcome: Outcome<R>,
+}
+
+#[derive(Debug)]
+pub(super) enum Outcome<R> {
+    Written(Result<R, StorageError>),
+    Surveyed(Result<Vec<DirectoryEntry>, SegmentError>),
+    /// The records, or nothing for one that could not be read.
+    Rescued(Vec<Option<Bytes>>),
+    Removed(Result<(), StorageError>),
+}
+
+impl<R: SegmentReader> Job<R> {
+    /// Has the job done. Takes as long as the storage does; dropping the future leaves the segment in whatever state
+    /// the storage was in, so give [`Self::abandoned`] to the cache then.
+    pub async fn perform<S: Storage<Reader = R>>(self, storage: &mut S, crc32c: Crc32c) -> Done<R> {
+        let Self { slot, segment, task } = self;
+        let outcome = match task {
+            Task::Write { pieces } => Outcome::Written(write(storage, segment, pieces, crc32c).await),
+            Task::Survey { reader } => Outcome::Surveyed(survey(&reader, segment, crc32c).await),
+            Task::Rescue { reader, records } => Outcome::Rescued(rescue(&reader, records).await),
+            Task::Remove => Outcome::Removed(storage.remove(segment).await),
+        };
+        Done {
+            slot,
+            segment,
+            outcome,
+        }
+    }
+}
+
+async fn write<S: Storage>(
+    storage: &mut S,
+    segment: SegmentId,
+    mut pieces: Vec<Bytes>,
+    crc32c: Crc32c,
+) -> Result<S::Reader, StorageError> {
+    if S::Reader::MAY_CORRUPT {
+        // What outlives the process has a footer, so that it need not be read whole when it is opened.
+        pieces.extend(footer(segment, &pieces, crc32c).map(Bytes::from));
+    }
+    storage.create(segment).await?;
+    storage.append(segment, pieces).await?;
+    storage.seal(segment).await?;
+    storage.open(segment).await
+}
+
+fn footer(segment: SegmentId, pieces: &[Bytes], crc32c: Crc32c) -> Option<Vec<u8>> {
+    let mut entries = Vec::with_capacity(pieces.len());
+    let mut position = 0;
+    for (index, piece) in pieces.iter().enumerate() {
+        let header_bytes = if index == 0 { SEGMENT_HEADER_BYTES } else { 0 };
+        let place = Place {
+            segment,
+            position: u32::try_from(position + header_bytes).ok()?,
+        };
+        entries.push(RecordView::parse(piece.get(header_bytes..)?, place).ok()?.entry());
+        position += piece.len();
+    }
+    encode_footer(segment, &entries, crc32c)
+}
+
+async fn survey<R: SegmentReader>(
+    reader: &R,
+    segment: SegmentId,
+    crc32c: Crc32c,
+) -> Result<Vec<DirectoryEntry>, SegmentError> {
+    match reader.as_slice() {
+        // What lies in memory is trusted and has no footer.
+        Some(bytes) if !R::MAY_CORRUPT => Ok(records(segment, bytes).map(|record| record.entry()).collect()),
+        _ => read_directory(reader, segment, crc32c)
+            .await
+            .map(|recovered| recovered.directory.entries),
+    }
+}
+
+async fn rescue<R: SegmentReader>(reader: &R, records: Vec<Range<u64>>) -> Vec<Option<Bytes>> {
+    let mut rescued = Vec::with_capacity(records.len());
+    for range in records {
+        rescued.push(reader.read(range).await.ok());
+    }
+    rescued
+}

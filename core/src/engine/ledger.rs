@@ -1,0 +1,146 @@
+//! What is held, in bytes, and what may be.
+
+use super::segments::SEGMENT_BYTES;
+use crate::eviction::{LogKind, Policy};
+use crate::index::BATCH_INDEX_BYTES;
+use crate::segment::{FOOTER_FIXED_BYTES, SEGMENT_HEADER_BYTES};
+use crate::transactions::AbortedState;
+
+/// Memory of a partition beside its batches: its place in the table, its state, its first chunk.
+pub(crate) const PARTITION_BYTES: u64 = 512;
+
+/// How many segments there are about, when nobody says how large they are to be.
+const SEGMENTS_WANTED: u64 = 128;
+/// Larger ones gain nothing, and are copied in one piece.
+const SEGMENT_SIZE_MAX_BYTES: u64 = 1 << 20;
+
+/// The one account of everything that counts against the limit. In memory that is all that the cache holds, its index
+/// included; on another medium it is what lies there.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    pub(super) limit_bytes: u64,
+    segment_size_bytes: Option<u32>,
+    is_memory: bool,
+    /// Segments from their first record on until they are removed and nobody reads them.
+    segments_bytes: u64,
+    /// Of these, those that stand in a log.
+    log_bytes: [u64; 2],
+    /// Pieces of sealed segments that readers still hold.
+    pub(super) held_pieces_bytes: u64,
+    pub(super) segments: u64,
+    pub(super) batches: u64,
+    aborted_bytes: u64,
+}
+
+impl Ledger {
+    pub(super) fn new(limit_bytes: u64, segment_size_bytes: Option<u32>, is_memory: bool) -> Self {
+        Self {
+            limit_bytes,
+            segment_size_bytes,
+            is_memory,
+            segments_bytes: 0,
+            log_bytes: [0; 2],
+            held_pieces_bytes: 0,
+            segments: 0,
+            batches: 0,
+            aborted_bytes: 0,
+        }
+    }
+
+    /// `bytes` where memory is what is counted, else none.
+    pub(super) fn memory_only(&self, bytes: u64) -> u64 {
+        if self.is_memory { bytes } else { 0 }
+    }
+
+    pub(super) fn size_bytes(&self, partitions: usize, policy: &Policy) -> u64 {
+        let index_bytes = self.batches * BATCH_INDEX_BYTES as u64
+            + self.aborted_bytes
+            + partitions as u64 * PARTITION_BYTES
+            + self.segments * SEGMENT_BYTES
+            + policy.size_bytes();
+        self.segments_bytes + self.memory_only(self.held_pieces_bytes + index_bytes)
+    }
+
+    /// How large segments become. A record that is larger has one of its own.
+    pub(super) fn segment_size_bytes(&self) -> u64 {
+        let by_limit = (self.limit_bytes / SEGMENTS_WANTED).min(SEGMENT_SIZE_MAX_BYTES);
+        self.segment_size_bytes.map_or(by_limit, u64::from)
+    }
+
+    /// What a segment takes before its first record: a header, and what follows the entries of its footer.
+    pub(super) fn head_bytes(&self) -> u64 {
+        if self.is_memory {
+            SEGMENT_HEADER_BYTES as u64
+        } else {
+            (SEGMENT_HEADER_BYTES + FOOTER_FIXED_BYTES) as u64
+        }
+    }
+
+    /// What a record takes in a segment; footers are for what outlives the process.
+    pub(super) fn stored_bytes(&self, record_bytes: u64, footer_bytes: u64) -> u64 {
+        if self.is_memory {
+            record_bytes
+        } else {
+            record_bytes + footer_bytes
+        }
+    }
+
+    /// Where admission ends: one segment is kept free for batches that move on when theirs goes, and in memory one
+    /// for the copy that sealing makes.
+    pub(super) fn admission_limit_bytes(&self) -> u64 {
+        let reserved = self.segment_size_bytes() * if self.is_memory { 2 } else { 1 };
+        self.limit_bytes.saturating_sub(reserved)
+    }
+
+    /// Where moving ends.
+    pub(super) fn moving_limit_bytes(&self) -> u64 {
+        self.limit_bytes
+            .saturating_sub(self.memory_only(self.segment_size_bytes()))
+    }
+
+    pub(super) fn can_ever_hold(&self, needed_bytes: u64) -> bool {
+        needed_bytes <= self.admission_limit_bytes()
+    }
+
+    /// A segment of a log takes more.
+    pub(super) fn grow(&mut self, log: LogKind, bytes: u64) {
+        self.segments_bytes += bytes;
+        self.log_bytes[log as usize] += bytes;
+    }
+
+    /// A segment of a log takes less.
+    pub(super) fn shrink(&mut self, log: LogKind, bytes: u64) {
+        self.segments_bytes = self.segments_bytes.saturating_sub(bytes);
+        self.leave(log, bytes);
+    }
+
+    /// A segment leaves its log, and goes on to count.
+    pub(super) fn leave(&mut self, log: LogKind, bytes: u64) {
+        let log = &mut self.log_bytes[log as usize];
+        *log = log.saturating_sub(bytes);
+    }
+
+    /// A segment joins a log, and counts already.
+    pub(super) fn join(&mut self, log: LogKind, bytes: u64) {
+        self.log_bytes[log as usize] += bytes;
+    }
+
+    /// A segment that has left its log is gone for good.
+    pub(super) fn free(&mut self, bytes: u64) {
+        self.segments_bytes = self.segments_bytes.saturating_sub(bytes);
+    }
+
+    pub(super) fn log_bytes(&self, log: LogKind) -> u64 {
+        self.log_bytes[log as usize]
+    }
+
+    pub(super) fn batch_in(&mut self, aborted: AbortedState) {
+        self.batches += 1;
+        self.aborted_bytes += aborted.size_bytes();
+    }
+
+    pub(super) fn batch_out(&mut self, aborted: AbortedState) {
+        self.batches = self.batches.saturating_sub(1);
+        self.aborted_bytes = self.aborted_bytes.saturating_sub(aborted.size_bytes());
+    }
+}

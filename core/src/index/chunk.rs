@@ -1,0 +1,217 @@
+//! A run of neighbouring entries: the keys side by side, so that a search reads two or three cache lines, and
+//! offsets as 32-bit distances from one base.
+
+use alloc::vec::Vec;
+
+use super::entry::{Entry, IndexedBatch, delta};
+use crate::offset::OffsetSpan;
+
+/// Entries of a full chunk. Measured: 32 and 128 are within a tenth of it at a million batches, 16 and 256 are slower.
+pub(super) const CHUNK_ENTRIES: usize = 64;
+
+/// Entries in order of offsets; never empty while it stands in an index.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    /// What the deltas count from; not above any covered offset.
+    base: i64,
+    /// No batch in here has a later timestamp. Not lowered when batches go.
+    max_timestamp: i64,
+    /// The last offset of each entry, as deltas.
+    lasts: Vec<u32>,
+    entries: Vec<Entry>,
+}
+
+/// Where a chunk that begins with `batch` counts from: its first covered offset, but for a gap that is too long.
+fn base_for(batch: &IndexedBatch) -> i64 {
+    let lowest = batch.covers.last().saturating_sub(i64::from(u32::MAX));
+    batch.covers.base().max(lowest)
+}
+
+impl Chunk {
+    /// `None` if the batch's own offsets do not fit, which no batch of Kafka's can bring about.
+    pub(super) fn of(batch: &IndexedBatch, max_timestamp: i64) -> Option<Self> {
+        let base = base_for(batch);
+        let (last, entry) = Entry::new(batch, base)?;
+        Some(Self {
+            base,
+            max_timestamp,
+            lasts: alloc::vec![last],
+            entries: alloc::vec![entry],
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= CHUNK_ENTRIES
+    }
+
+    pub(super) fn max_timestamp(&self) -> i64 {
+        self.max_timestamp
+    }
+
+    pub(super) fn raise_timestamp(&mut self, max_timestamp: i64) {
+        self.max_timestamp = self.max_timestamp.max(max_timestamp);
+    }
+
+    /// Where the first entry stands whose last offset is `offset` or beyond.
+    pub(super) fn position(&self, offset: i64) -> usize {
+        if offset <= self.base {
+            return 0;
+        }
+        match delta(self.base, offset) {
+            Some(delta) => self.lasts.partition_point(|last| *last < delta),
+            None => self.len(),
+        }
+    }
+
+    pub(super) fn entry(&self, at: usize) -> Option<&Entry> {
+        self.entries.get(at)
+    }
+
+    pub(super) fn batch(&self, at: usize) -> Option<IndexedBatch> {
+        Some(self.entries.get(at)?.batch(self.base, *self.lasts.get(at)?))
+    }
+
+    /// What the entry covers, without the rest of it.
+    pub(super) fn covers(&self, at: usize) -> Option<OffsetSpan> {
+        let last = self.base.saturating_add(i64::from(*self.lasts.get(at)?));
+        OffsetSpan::new(self.entries.get(at)?.covers_base(self.base), last)
+    }
+
+    /// The last offset of the last entry.
+    pub(super) fn last_offset(&self) -> Option<i64> {
+        let last = self.lasts.last()?;
+        Some(self.base.saturating_add(i64::from(*last)))
+    }
+
+    /// Puts an entry in at its place; `false` if it lies too far away.
+    pub(super) fn insert(&mut self, at: usize, batch: &IndexedBatch) -> bool {
+        if !self.lower_base(base_for(batch)) {
+            return false;
+        }
+        let Some((last, entry)) = Entry::new(batch, self.base) else {
+            return false;
+        };
+        self.lasts.insert(at, last);
+        self.entries.insert(at, entry);
+        true
+    }
+
+    /// Exchanges an entry for another with the same last offset; the hits stay.
+    pub(super) fn replace(&mut self, at: usize, batch: &IndexedBatch) {
+        // A wider gap may reach below the base; where the base cannot follow, the gap is cut.
+        self.lower_base(base_for(batch));
+        if let (Some((last, mut entry)), Some(place)) =
+            (Entry::new(batch, self.base), self.entries.get_mut(at))
+        {
+            core::mem::swap(&mut entry.mark, &mut place.mark);
+            debug_assert_eq!(self.lasts.get(at), Some(&last), "the last offset is the key");
+            *place = entry;
+        }
+    }
+
+    pub(super) fn remove(&mut self, at: usize) {
+        self.lasts.remove(at);
+        self.entries.remove(at);
+        self.give_room_back();
+    }
+
+    /// Takes the entries from `at` on out, into a chunk of their own.
+    pub(super) fn split_off(&mut self, at: usize) -> Self {
+        let split = Self {
+            base: self.base,
+            max_timestamp: self.max_timestamp,
+            lasts: self.lasts.split_off(at),
+            entries: self.entries.split_off(at),
+        };
+        self.give_room_back();
+        split
+    }
+
+    /// Removes the entries in front of `at`.
+    pub(super) fn remove_front(&mut self, at: usize) {
+        self.lasts.drain(..at);
+        self.entries.drain(..at);
+        self.give_room_back();
+    }
+
+    /// Moves `count` entries from the front of `next` to the end of this chunk; `false`, with nothing changed, if
+    /// they lie too far away.
+    pub(super) fn take_front_of(&mut self, next: &mut Self, count: usize) -> bool {
+        let fits = next
+            .lasts
+            .get(count.wrapping_sub(1))
+            .and_then(|last| next.base.checked_add(i64::from(*last)))
+            .is_some_and(|last| delta(self.base, last).is_some());
+        let Some(shift) = delta(self.base, next.base).filter(|_| fits) else {
+            return false;
+        };
+        self.lasts
+            .extend(next.lasts.drain(..count).map(|last| last + shift));
+        self.entries
+            .extend(next.entries.drain(..count).map(|entry| entry.shifted_up(shift)));
+        self.raise_timestamp(next.max_timestamp);
+        next.give_room_back();
+        true
+    }
+
+    /// Moves `count` entries from the end of `previous` to the front of this chunk; `false`, with nothing changed, if
+    /// they lie too far away.
+    pub(super) fn take_back_of(&mut self, previous: &mut Self, count: usize) -> bool {
+        if !self.lower_base(previous.base) {
+            return false;
+        }
+        let from = previous.len() - count;
+        let Some(shift) = delta(self.base, previous.base) else {
+            return false;
+        };
+        self.lasts
+            .splice(..0, previous.lasts.drain(from..).map(|last| last + shift));
+        let entries = previous.entries.drain(from..);
+        self.entries
+            .splice(..0, entries.map(|entry| entry.shifted_up(shift)));
+        self.raise_timestamp(previous.max_timestamp);
+        previous.give_room_back();
+        true
+    }
+
+    /// Counts from `base`, if that is lower and every entry can be counted from there.
+    fn lower_base(&mut self, base: i64) -> bool {
+        if base >= self.base {
+            return true;
+        }
+        let Some(shift) = delta(base, self.base) else {
+            return false;
+        };
+        let highest = self.lasts.last().copied().unwrap_or(0);
+        if highest.checked_add(shift).is_none() {
+            return false;
+        }
+        for last in &mut self.lasts {
+            *last += shift;
+        }
+        for entry in &mut self.entries {
+            entry.shift_up(shift);
+        }
+        self.base = base;
+        true
+    }
+
+    /// Memory that is not needed goes back, so that what the index takes follows what it holds.
+    fn give_room_back(&mut self) {
+        let (held, needed) = (self.entries.capacity(), self.entries.len());
+        if held > 8 && needed < held / 4 {
+            self.lasts.shrink_to(2 * needed);
+            self.entries.shrink_to(2 * needed);
+        }
+    }
+
+    /// Memory that it takes on the heap, in bytes.
+    #[cfg(test)]
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.lasts.capacity() * size_of::<u32>() + self.entries.capacity() * size_of::<Entry>()
+    }
+}
