@@ -39,8 +39,8 @@ pub struct Cache<T> {
 struct Inner<T> {
     transport: T,
     core: RwLock<Core>,
-    /// Where the core's time begins.
-    started: std::time::Instant,
+    /// Where the core's time begins. The clock of tokio, so that a simulation can hold and advance it.
+    started: tokio::time::Instant,
     flights: Flights,
     /// Held while partitions are validated, so that waiters share one round of questions.
     validation: Arc<tokio::sync::Mutex<()>>,
@@ -98,7 +98,7 @@ impl<T: Transport> CacheBuilder<T> {
             inner: Arc::new(Inner {
                 transport: self.transport,
                 core: RwLock::new(Core::new(self.settings)),
-                started: std::time::Instant::now(),
+                started: tokio::time::Instant::now(),
                 flights: Flights::default(),
                 validation: Arc::default(),
                 policies: tokio::sync::Mutex::default(),
