@@ -19,8 +19,8 @@ pub(crate) struct Wanted {
     pub(crate) all: bool,
 }
 
-/// The optional features of the core: one for each codec.
-const CORE_FEATURES: [&str; 4] = ["gzip", "lz4", "snappy", "zstd"];
+/// The optional features of the core: one for each codec, and the tests of storages.
+const CORE_FEATURES: [&str; 5] = ["conformance", "gzip", "lz4", "snappy", "zstd"];
 
 /// Runs every step; says whether none failed.
 pub(crate) fn run(wanted: &Wanted) -> bool {
@@ -112,8 +112,7 @@ fn workspace_tests(wanted: &Wanted) -> Result<Outcome> {
     run_tests(&mut tests).map(Outcome::Tests)
 }
 
-/// The core with no codec and with each one alone, without a warning.
-/// Every codec alone and none at all, and the library without the command.
+/// The core with every feature alone and with none at all, and the library without the command.
 fn features() -> Tally {
     let mut tally = Tally::default();
     let of_core = std::iter::once(None).chain(CORE_FEATURES.map(Some));

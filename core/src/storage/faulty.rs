@@ -480,3 +480,6 @@ impl<R: SegmentReader> SegmentReader for FaultyReader<R> {
         self.inner.is_last()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -199,3 +199,63 @@ fn storage_errors_are_told_from_damage() {
         "{error}"
     );
 }
+
+/// What faults of a medium leave readable: right bytes, or an error. Gives how many batches were read.
+async fn read_from_bad_medium(log: &Log, entries: &[DirectoryEntry], seed: u64) -> usize {
+    let rates = FaultRates {
+        error_per_mille: 20,
+        torn_append_per_mille: 20,
+        short_read_per_mille: 20,
+        bit_flip_per_mille: 100,
+        bad_sector_per_mille: 100,
+        delay_per_mille: 100,
+        ..FaultRates::default()
+    };
+    let mut storage = FaultyStorage::new(MemoryStorage::new(), Faults::new(seed, rates));
+    let _ = storage.create(SEGMENT).await;
+    for piece in log.bytes.chunks(600) {
+        // An engine gives the segment up after an error; what is left is read as after a crash.
+        let appended = storage.append(SEGMENT, vec![Bytes::copy_from_slice(piece)]).await;
+        if appended.is_err() {
+            break;
+        }
+    }
+    let Ok(reader) = storage.open(SEGMENT).await else {
+        return 0;
+    };
+    let Ok(recovered) = read_directory(&reader, SEGMENT, CRC).await else {
+        return 0;
+    };
+    let mut read = 0;
+    for entry in &recovered.directory.entries {
+        let index = entries
+            .iter()
+            .position(|written| written == entry)
+            .expect("was written");
+        let place = Place {
+            segment: SEGMENT,
+            position: entry.position,
+        };
+        let expected = Expected {
+            key: entry.key,
+            span: entry.span,
+        };
+        let Ok(record) = reader.read(entry.record_range()).await else {
+            continue;
+        };
+        if let Ok(batch) = verified_batch(&record, place, &expected, CRC) {
+            assert_eq!(batch, log.batches[index], "seed {seed}");
+            read += 1;
+        }
+    }
+    read
+}
+
+#[test]
+fn a_medium_with_every_fault_gives_right_bytes_or_none() {
+    let log = Log::small(SEGMENT).sealed();
+    let entries = log.entries();
+    let read = (0..2000).map(|seed| block_on(read_from_bad_medium(&log, &entries, seed)));
+    let counts: Vec<usize> = read.collect();
+    assert!(counts.contains(&0) && counts.contains(&5));
+}
