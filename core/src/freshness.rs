@@ -35,6 +35,14 @@ impl PartitionState {
         }
     }
 
+    /// Of a partition of which nothing is known but that batches of it are cached.
+    pub(crate) fn unvalidated() -> Self {
+        Self {
+            validated_at: None,
+            ..Self::new(Instant::default())
+        }
+    }
+
     /// Takes over what an answer without an error says. Gives the offset from which on the log was truncated,
     /// if the high watermark went back (H7).
     ///

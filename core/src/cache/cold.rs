@@ -48,6 +48,16 @@ impl Warmed {
         self.0.get(place)
     }
 
+    /// How many batches were read.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none was.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes a batch in that was read.
     pub fn insert(&mut self, (place, batch): (Place, Bytes)) {
         self.0.insert(place, batch);

@@ -19,6 +19,7 @@ mod invalidate;
 mod memory;
 mod merge;
 mod plan;
+mod restore;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,7 @@ pub use self::absorb::{Absorbed, Harvest};
 pub use self::cold::{ColdRead, ReadFault, Warmed};
 pub use self::memory::MemoryCache;
 pub use self::plan::Plan;
+pub use self::restore::{RestoreError, Restored};
 pub use crate::engine::{Done, Job};
 pub use crate::freshness::{EpochEnd, Evidence};
 
@@ -151,6 +153,11 @@ impl<R: SegmentReader> Cache<R> {
     /// [`Self::complete`].
     pub fn next_job(&mut self) -> Option<Job<R>> {
         self.engine.next_job()
+    }
+
+    /// Whether [`Self::next_job`] may give one.
+    pub fn has_jobs(&self) -> bool {
+        self.engine.has_jobs()
     }
 
     /// Takes over what came of a job.

@@ -33,6 +33,10 @@ struct Survivor {
 }
 
 impl<R: SegmentReader> Engine<R> {
+    pub(crate) fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty() || self.size_bytes() > self.limit_bytes()
+    }
+
     /// The next thing that the storage has to do, if there is any.
     pub(crate) fn next_job(&mut self) -> Option<Job<R>> {
         if self.jobs.is_empty() && self.size_bytes() > self.limit_bytes() {

@@ -52,9 +52,23 @@ pub(super) enum Outcome<R> {
     Removed(Result<(), StorageError>),
 }
 
+impl<R> Done<R> {
+    /// What failed, if anything did.
+    pub fn error(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match &self.outcome {
+            Outcome::Written(Err(error)) | Outcome::Removed(Err(error)) => Some(error),
+            Outcome::Surveyed(Err(error)) => Some(error),
+            Outcome::Written(Ok(_))
+            | Outcome::Surveyed(Ok(_))
+            | Outcome::Rescued(_)
+            | Outcome::Removed(Ok(())) => None,
+        }
+    }
+}
+
 impl<R: SegmentReader> Job<R> {
-    /// Has the job done. Takes as long as the storage does; dropping the future leaves the segment in whatever state
-    /// the storage was in, so give [`Self::abandoned`] to the cache then.
+    /// Has the job done. Takes as long as the storage does. The future has to be driven to its end: a job of which
+    /// nothing is reported keeps its segment, and the cache from evicting any other.
     pub async fn perform<S: Storage<Reader = R>>(self, storage: &mut S, crc32c: Crc32c) -> Done<R> {
         let Self { slot, segment, task } = self;
         let outcome = match task {

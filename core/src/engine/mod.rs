@@ -10,6 +10,7 @@
 //! What a storage has to do comes out as [`Job`]s and is reported back; nothing here waits. Bytes count from the moment
 //! a record is made until its segment is removed and the last reader of it has let go (H26).
 
+mod adopt;
 mod evict;
 mod jobs;
 mod ledger;
@@ -330,6 +331,13 @@ impl<R: SegmentReader> Engine<R> {
         self.next_segment += 1;
         let segment = Segment::new(id, log, self.ledger.head_bytes());
         self.ledger.grow(log, segment.size_bytes);
+        let slot = self.place(segment);
+        self.open[log as usize] = Some(slot);
+        slot
+    }
+
+    /// Gives a segment a place in the table.
+    fn place(&mut self, segment: Segment<R>) -> u32 {
         self.ledger.segments += 1;
         let slot = self.free_slots.pop().unwrap_or_else(|| {
             self.segments.push(None);
@@ -339,7 +347,6 @@ impl<R: SegmentReader> Engine<R> {
         if let Some(place) = self.segments.get_mut(slot as usize) {
             *place = Some(segment);
         }
-        self.open[log as usize] = Some(slot);
         slot
     }
 
@@ -380,7 +387,9 @@ impl<R: SegmentReader> Engine<R> {
         };
         let mut removed = Vec::new();
         take_out(&mut partition.index, &mut removed);
-        removed.iter().for_each(|batch| self.gone(batch));
+        for batch in &removed {
+            self.gone(batch);
+        }
         self.forget_if_empty(key);
     }
 

@@ -22,7 +22,7 @@ impl Location {
     /// The whole record, in its segment.
     pub(crate) fn record(&self) -> Range<u64> {
         let from = u64::from(self.position);
-        from..from + u64::from(before_batch_bytes(self.aborted)) + u64::from(self.batch_bytes)
+        from..from + before_batch_bytes(self.aborted) as u64 + u64::from(self.batch_bytes)
     }
 
     /// The batch alone, in its segment.
@@ -85,6 +85,16 @@ impl<R: SegmentReader> Segment<R> {
             end_bytes: SEGMENT_HEADER_BYTES as u64,
             live_bytes: 0,
             live_batches: 0,
+        }
+    }
+
+    /// One that the storage holds already, and of which nothing is indexed yet.
+    pub(super) fn sealed(id: SegmentId, log: LogKind, reader: R) -> Self {
+        let size_bytes = reader.size_bytes();
+        Self {
+            stage: Stage::Sealed { reader },
+            end_bytes: size_bytes,
+            ..Self::new(id, log, size_bytes)
         }
     }
 
@@ -158,7 +168,7 @@ impl<R: SegmentReader> Segment<R> {
         if R::MAY_CORRUPT {
             return self.verify(record, key, batch, crc32c);
         }
-        let before_batch = before_batch_bytes(batch.location.aborted) as usize;
+        let before_batch = before_batch_bytes(batch.location.aborted);
         Ok(record.slice(before_batch.min(record.len())..))
     }
 
@@ -194,8 +204,9 @@ impl<R: SegmentReader> Segment<R> {
             Stage::Open { pieces } | Stage::Sealing { pieces } if !R::MAY_CORRUPT => {
                 pieces.iter().map(|piece| piece.bytes.len() as u64).sum()
             }
-            Stage::Sealed { reader } | Stage::Evicting { reader } => reader.size_bytes(),
-            Stage::Removing { reader: Some(reader) } => reader.size_bytes(),
+            Stage::Sealed { reader }
+            | Stage::Evicting { reader }
+            | Stage::Removing { reader: Some(reader) } => reader.size_bytes(),
             Stage::Open { .. } | Stage::Sealing { .. } | Stage::Removing { reader: None } => self.size_bytes,
         }
     }

@@ -36,20 +36,20 @@ pub(crate) struct IndexedBatch {
 }
 
 /// The unit of [`Entry::known_at`]: a sixteenth of a second, so that 32 bits last for eight years.
-const TICKS_PER_SECOND: u64 = 16;
+const TICKS_PER_SECOND: u32 = 16;
 
 /// Rounds down, so that nothing seems younger than it is; the end of the range stands for anything beyond it.
 fn ticks(at: Instant) -> u32 {
     let since_start = at.since(Instant::default());
     let ticks = since_start
         .as_secs()
-        .saturating_mul(TICKS_PER_SECOND)
-        .saturating_add(u64::from(since_start.subsec_nanos()) * TICKS_PER_SECOND / 1_000_000_000);
+        .saturating_mul(TICKS_PER_SECOND.into())
+        .saturating_add(u64::from(since_start.subsec_nanos()) * u64::from(TICKS_PER_SECOND) / 1_000_000_000);
     u32::try_from(ticks).unwrap_or(u32::MAX)
 }
 
 fn instant(ticks: u32) -> Instant {
-    Instant::from_start(Duration::from_secs(1) / TICKS_PER_SECOND as u32 * ticks)
+    Instant::from_start(Duration::from_secs(1) / TICKS_PER_SECOND * ticks)
 }
 
 /// What hits leave on an entry. Written by readers that share the index, so a byte of its own that nothing else

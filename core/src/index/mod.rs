@@ -45,7 +45,8 @@ struct Place {
 }
 
 impl PartitionIndex {
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.len
     }
 

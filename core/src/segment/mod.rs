@@ -71,12 +71,12 @@ use crate::storage::SegmentId;
 use crate::transactions::AbortedState;
 
 /// What precedes the batch in a record, in bytes.
-pub(crate) const fn before_batch_bytes(aborted: AbortedState) -> u32 {
+pub(crate) fn before_batch_bytes(aborted: AbortedState) -> usize {
     let count = match aborted {
         AbortedState::Unknown => 0,
-        AbortedState::Known { count } => count as u32,
+        AbortedState::Known { count } => usize::from(count),
     };
-    RECORD_HEADER_BYTES as u32 + count * layout::ABORTED_BYTES as u32
+    RECORD_HEADER_BYTES + count * layout::ABORTED_BYTES
 }
 
 /// Where a record lies.

@@ -101,7 +101,7 @@ pub trait Storage: MaybeSend {
 }
 
 /// Reads one segment. Clones are cheap and read the same segment, also after it was removed.
-pub trait SegmentReader: Clone + MaybeSend + MaybeSync + 'static {
+pub trait SegmentReader: Clone + fmt::Debug + MaybeSend + MaybeSync + 'static {
     /// Whether what is read may differ from what was written. `true` for every medium but memory; it is then verified
     /// at each read (H24).
     const MAY_CORRUPT: bool;

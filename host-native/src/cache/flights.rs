@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kachet_core::cache::Plan;
+use kachet_core::storage::Storage;
 use kachet_core::time::Instant;
 use kachet_core::wire::{
     FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchableTopic, PartitionData, TaggedFields,
@@ -85,7 +86,7 @@ struct Boarding {
     awaited: Vec<Awaited>,
 }
 
-impl<T: Transport> Inner<T> {
+impl<T: Transport, S: Storage + 'static> Inner<T, S> {
     /// Upstream's answer to `request`, which may be put together from fetches that others have begun. Gives it as
     /// soon as all of its partitions are there; what arrives is absorbed by whoever asked for it.
     pub(super) async fn fetch_upstream(
@@ -204,7 +205,7 @@ impl<T: Transport> Inner<T> {
 
     /// One fetch upstream, absorbed.
     async fn ask(
-        &self,
+        self: &Arc<Self>,
         broker: &BrokerAddress,
         version: i16,
         request: FetchRequest,
@@ -218,20 +219,20 @@ impl<T: Transport> Inner<T> {
         let Response::Fetch(response) = self.transport.round_trip(broker, sent).await? else {
             return Err(not_a_fetch_response(broker, version));
         };
-        self.absorb(&request, &response, asked_at);
+        self.absorb(&request, &response, asked_at).await;
         Ok(response)
     }
 }
 
 /// A flight that others may join. It is off the table once this is dropped, be it by a panic or with its runtime.
-struct OnTheTable<T> {
-    inner: Arc<Inner<T>>,
+struct OnTheTable<T, S: Storage> {
+    inner: Arc<Inner<T, S>>,
     keys: Vec<FlightKey>,
     /// Tells this flight from a later one that has taken its place.
     landing: Landing,
 }
 
-impl<T: Transport> OnTheTable<T> {
+impl<T: Transport, S: Storage + 'static> OnTheTable<T, S> {
     /// Asks, absorbs, and announces the outcome. However it ends, the flight is off the table before that, so that a
     /// failure reaches those who wait and nobody who comes later.
     async fn fly(
@@ -247,7 +248,7 @@ impl<T: Transport> OnTheTable<T> {
     }
 }
 
-impl<T> Drop for OnTheTable<T> {
+impl<T, S: Storage> Drop for OnTheTable<T, S> {
     fn drop(&mut self) {
         let mut under_way = self.inner.flights.lock();
         for key in &self.keys {

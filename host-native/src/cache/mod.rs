@@ -2,6 +2,7 @@
 //! everything else goes through to the transport below.
 
 mod flights;
+mod jobs;
 mod revalidate;
 
 use core::time::Duration;
@@ -9,8 +10,9 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use kachet_core::cache::{Cache as Core, CacheSettings, Harvest};
+use kachet_core::cache::{Cache as Core, CacheSettings, RestoreError, Restored};
 use kachet_core::statistics::Statistics;
+use kachet_core::storage::{MemoryStorage, Storage};
 use kachet_core::time::{Instant, MaxStaleness};
 use kachet_core::wire::{Crc32c, FetchRequest, FetchResponse, TopicId, WireStr};
 
@@ -31,14 +33,16 @@ use crate::transport::{ApiVersions, BrokerAddress, Request, Response, Transport,
 /// println!("{} hits", cache.statistics().hits);
 /// ```
 #[derive(Debug)]
-pub struct Cache<T> {
-    inner: Arc<Inner<T>>,
+pub struct Cache<T, S: Storage = MemoryStorage> {
+    inner: Arc<Inner<T, S>>,
 }
 
 #[derive(Debug)]
-struct Inner<T> {
+struct Inner<T, S: Storage> {
     transport: T,
-    core: RwLock<Core>,
+    core: RwLock<Core<S::Reader>>,
+    /// Held while a job is done, so that one is done at a time.
+    storage: tokio::sync::Mutex<S>,
     /// Where the core's time begins. The clock of tokio, so that a simulation can hold and advance it.
     started: tokio::time::Instant,
     flights: Flights,
@@ -52,7 +56,7 @@ struct Inner<T> {
     lacks_topic_ids: AtomicBool,
 }
 
-impl<T> Clone for Cache<T> {
+impl<T, S: Storage> Clone for Cache<T, S> {
     fn clone(&self) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
@@ -62,12 +66,30 @@ impl<T> Clone for Cache<T> {
 
 /// Settings of a [`Cache`].
 #[derive(Debug)]
-pub struct CacheBuilder<T> {
+pub struct CacheBuilder<T, S = MemoryStorage> {
     transport: T,
+    storage: S,
     settings: CacheSettings,
 }
 
-impl<T: Transport> CacheBuilder<T> {
+impl<T: Transport, S: Storage + 'static> CacheBuilder<T, S> {
+    /// Where batches are kept; in memory by default. [`CacheBuilder::restore`] uses what it held before.
+    #[must_use]
+    pub fn storage<Other: Storage + 'static>(self, storage: Other) -> CacheBuilder<T, Other> {
+        CacheBuilder {
+            transport: self.transport,
+            storage,
+            settings: self.settings,
+        }
+    }
+
+    /// How large segments become, in bytes; by default a 128th of the limit, at most a mebibyte.
+    #[must_use]
+    pub fn segment_size_bytes(mut self, segment_size_bytes: u32) -> Self {
+        self.settings.segment_size_bytes = Some(segment_size_bytes);
+        self
+    }
+
     /// The most memory that cached batches may take, in bytes, what readers still hold included. 0, which is the
     /// default, passes every fetch through.
     #[must_use]
@@ -92,12 +114,27 @@ impl<T: Transport> CacheBuilder<T> {
         self
     }
 
-    /// The cache.
-    pub fn build(self) -> Cache<T> {
+    /// The cache, empty.
+    pub fn build(self) -> Cache<T, S> {
+        let core = Core::new(self.settings, CRC32C);
+        self.build_over(core)
+    }
+
+    /// The cache, with what the storage holds. Nothing of it is served before brokers have validated it.
+    pub async fn restore(mut self) -> Result<(Cache<T, S>, Restored), RestoreError> {
+        let mut core = Core::new(self.settings, CRC32C);
+        let restored = core.restore(&mut self.storage, CRC32C).await?;
+        let cache = self.build_over(core);
+        cache.inner.have_jobs_done_soon();
+        Ok((cache, restored))
+    }
+
+    fn build_over(self, core: Core<S::Reader>) -> Cache<T, S> {
         Cache {
             inner: Arc::new(Inner {
                 transport: self.transport,
-                core: RwLock::new(Core::new(self.settings)),
+                core: RwLock::new(core),
+                storage: tokio::sync::Mutex::new(self.storage),
                 started: tokio::time::Instant::now(),
                 flights: Flights::default(),
                 validation: Arc::default(),
@@ -114,10 +151,13 @@ impl<T: Transport> Cache<T> {
     pub fn builder(transport: T) -> CacheBuilder<T> {
         CacheBuilder {
             transport,
+            storage: MemoryStorage::new(),
             settings: CacheSettings::default(),
         }
     }
+}
 
+impl<T: Transport, S: Storage + 'static> Cache<T, S> {
     /// The transport below.
     pub fn transport(&self) -> &T {
         &self.inner.transport
@@ -131,20 +171,29 @@ impl<T: Transport> Cache<T> {
     /// Changes the size limit; a lower one takes effect at once.
     pub fn set_size_limit_bytes(&self, size_limit_bytes: u64) {
         self.inner.write().set_size_limit_bytes(size_limit_bytes);
+        self.inner.have_jobs_done_soon();
     }
 
     /// Drops what is cached of a topic.
     pub fn invalidate_topic(&self, topic_id: TopicId) {
         self.inner.write().forget_topic(topic_id);
+        self.inner.have_jobs_done_soon();
     }
 
     /// Drops everything.
     pub fn clear(&self) {
         self.inner.write().clear();
+        self.inner.have_jobs_done_soon();
+    }
+
+    /// What counts against the limit, in bytes, by the running account and summed up anew over everything that is held.
+    /// The two are equal; this is for tests of that.
+    pub fn audit(&self) -> (u64, u64) {
+        self.inner.read().audit()
     }
 }
 
-impl<T: Transport> Transport for Cache<T> {
+impl<T: Transport, S: Storage + 'static> Transport for Cache<T, S> {
     async fn round_trip(&self, broker: &BrokerAddress, request: Request) -> Result<Response, TransportError> {
         match request {
             Request::Fetch { version, request } => {
@@ -167,7 +216,7 @@ impl<T: Transport> Transport for Cache<T> {
     }
 }
 
-impl<T: Transport> Cache<T> {
+impl<T: Transport, S: Storage + 'static> Cache<T, S> {
     async fn fetch(
         &self,
         broker: &BrokerAddress,
@@ -180,7 +229,8 @@ impl<T: Transport> Cache<T> {
             inner.resolve_names(broker, &request, arrived_at).await;
             inner.revalidate(broker, &request, arrived_at).await;
         }
-        let plan = inner.read().plan(request, arrived_at);
+        let warmed = inner.warm(&request, arrived_at).await;
+        let plan = inner.read().plan_with(request, arrived_at, &warmed);
         let Some(upstream) = plan.upstream_request().cloned() else {
             return Ok(plan.into_response().unwrap_or_default());
         };
@@ -218,27 +268,22 @@ fn not_a_fetch_response(broker: &BrokerAddress, version: i16) -> TransportError 
     }
 }
 
-impl<T> Inner<T> {
+/// By the processor's own instructions.
+const CRC32C: Crc32c = Crc32c::from_fn(crc32c::crc32c);
+
+impl<T, S: Storage> Inner<T, S> {
     fn now(&self) -> Instant {
         Instant::from_start(self.started.elapsed())
     }
 
     // A panic while the lock was held is a defect elsewhere; the core's figures may then be off, but every batch
     // in it is whole. Failing all fetches from then on would be worse.
-    fn read(&self) -> RwLockReadGuard<'_, Core> {
+    fn read(&self) -> RwLockReadGuard<'_, Core<S::Reader>> {
         self.core.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Core> {
+    fn write(&self) -> RwLockWriteGuard<'_, Core<S::Reader>> {
         self.core.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Checksums are computed without the lock, and it is let go between partitions, so that hits wait no longer
-    /// than it takes to copy one partition's batches.
-    fn absorb(&self, asked: &FetchRequest, response: &FetchResponse, asked_at: Instant) {
-        for harvest in Harvest::gather(asked, response, Crc32c::from_fn(crc32c::crc32c)) {
-            self.write().absorb(harvest, asked_at);
-        }
     }
 
     fn remembered_versions(&self, broker: &BrokerAddress) -> Option<Arc<ApiVersions>> {

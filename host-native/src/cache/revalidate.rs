@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use futures_util::future::join_all;
 use kachet_core::cache::{Doubtful, Evidence};
+use kachet_core::storage::Storage;
 use kachet_core::time::Instant;
 use kachet_core::wire::{FetchRequest, TopicRef, WireStr};
 use tracing::{debug, warn};
@@ -32,7 +33,7 @@ struct Question {
     leader_epoch: i32,
 }
 
-impl<T: Transport> Inner<T> {
+impl<T: Transport, S: Storage + 'static> Inner<T, S> {
     /// Learns the ids of topics that a request names. A name whose id cannot be had is not cached.
     pub(super) async fn resolve_names(
         &self,

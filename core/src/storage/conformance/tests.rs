@@ -119,7 +119,7 @@ impl Storage for Broken {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct BrokenReader {
     inner: Bytes,
     defect: Defect,

@@ -1,0 +1,134 @@
+//! What a storage held before: found out segment by segment, and taken into the index.
+
+use alloc::vec::Vec;
+
+use super::Cache;
+use crate::segment::{DirectoryEntry, Recovery, SegmentError, SegmentErrorKind, read_directory};
+use crate::storage::{SegmentId, SegmentReader, Storage, StorageError};
+use crate::wire::Crc32c;
+
+/// What was found in a storage.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Segments that were taken over.
+    pub segments: u64,
+    /// Batches that are cached again.
+    pub batches: u64,
+    /// Segments that were not sealed, or whose footers were damaged, so that their records were walked one by one.
+    pub scanned: u64,
+    /// Batches that were damaged, and are not.
+    pub corrupt: u64,
+    /// Segments that could not be read, with the reason. They were removed.
+    pub lost: Vec<(SegmentId, SegmentError)>,
+}
+
+/// Why nothing was restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoreError {
+    /// The storage failed as a whole.
+    Storage(StorageError),
+    /// A segment was written by a newer version of this program. Nothing was changed.
+    Newer(SegmentError),
+}
+
+impl core::fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Storage(error) => error.fmt(f),
+            Self::Newer(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for RestoreError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Storage(error) => Some(error),
+            Self::Newer(error) => Some(error),
+        }
+    }
+}
+
+/// A segment as it was found.
+struct Found<R> {
+    id: SegmentId,
+    reader: R,
+    entries: Vec<DirectoryEntry>,
+}
+
+impl<R: SegmentReader> Cache<R> {
+    /// Takes over what a storage holds, into a cache that is new. Nothing of it is served before it has been
+    /// validated. What is over the size limit goes with the jobs that come next.
+    pub async fn restore<S: Storage<Reader = R>>(
+        &mut self,
+        storage: &mut S,
+        crc32c: Crc32c,
+    ) -> Result<Restored, RestoreError> {
+        let mut restored = Restored::default();
+        let mut stored = storage.list().await.map_err(RestoreError::Storage)?;
+        stored.sort_unstable_by_key(|segment| segment.id);
+        let mut found = Vec::with_capacity(stored.len());
+        for segment in stored {
+            self.engine.reserve_id(segment.id);
+            match find(storage, segment.id, crc32c, &mut restored).await {
+                Ok(segment) => found.push(segment),
+                Err(error) if matches!(error.kind, SegmentErrorKind::NewerVersion { .. }) => {
+                    return Err(RestoreError::Newer(error));
+                }
+                Err(error) => restored.lost.push((segment.id, error)),
+            }
+        }
+        for (segment, _) in &restored.lost {
+            // One that cannot be removed either is found again next time.
+            storage.remove(*segment).await.map_err(RestoreError::Storage)?;
+        }
+        restored.segments = found.len() as u64;
+        self.take_over(found);
+        restored.batches = self.engine.batches();
+        Ok(restored)
+    }
+
+    /// Puts the entries of all segments into the index in the order in which they were written, so that of two that
+    /// overlap the newer one stays.
+    fn take_over(&mut self, found: Vec<Found<R>>) {
+        let mut order = Vec::new();
+        let mut entries = Vec::with_capacity(found.len());
+        for segment in found {
+            let slot = self.engine.adopt(segment.id, segment.reader);
+            order.extend(
+                segment
+                    .entries
+                    .iter()
+                    .enumerate()
+                    .map(|(at, entry)| (entry.sequence, entries.len(), at)),
+            );
+            entries.push((slot, segment.entries));
+        }
+        order.sort_unstable();
+        for (_, segment, at) in order {
+            if let Some((slot, entries)) = entries.get(segment)
+                && let Some(entry) = entries.get(at)
+            {
+                self.engine.adopt_entry(*slot, entry);
+            }
+        }
+        self.engine.drop_dead();
+    }
+}
+
+async fn find<S: Storage>(
+    storage: &mut S,
+    id: SegmentId,
+    crc32c: Crc32c,
+    restored: &mut Restored,
+) -> Result<Found<S::Reader>, SegmentError> {
+    let opened = storage.open(id).await;
+    let reader = opened.map_err(|error| SegmentError::of_storage(id, error))?;
+    let recovered = read_directory(&reader, id, crc32c).await?;
+    if let Recovery::Scanned { corrupt, .. } = recovered.recovery {
+        restored.scanned += 1;
+        restored.corrupt += corrupt;
+    }
+    let entries = recovered.directory.entries;
+    Ok(Found { id, reader, entries })
+}

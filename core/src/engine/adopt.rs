@@ -1,0 +1,78 @@
+//! Taking over segments that the storage held before this process.
+
+use super::segments::Segment;
+use super::{Engine, Partition};
+use crate::eviction::LogKind;
+use crate::freshness::PartitionState;
+use crate::index::{IndexedBatch, Location, PartitionIndex};
+use crate::segment::DirectoryEntry;
+use crate::storage::{SegmentId, SegmentReader};
+
+impl<R: SegmentReader> Engine<R> {
+    /// Keeps the number of a segment from being given again.
+    pub(crate) fn reserve_id(&mut self, id: SegmentId) {
+        self.next_segment = self.next_segment.max(id.0.saturating_add(1));
+    }
+
+    /// Takes a segment over, of which nothing is indexed yet. It joins the main log: what outlived a restart is no
+    /// longer new. Gives its slot.
+    pub(crate) fn adopt(&mut self, id: SegmentId, reader: R) -> u32 {
+        let segment = Segment::sealed(id, LogKind::Main, reader);
+        let size_bytes = segment.size_bytes;
+        let slot = self.place(segment);
+        self.ledger.grow(LogKind::Main, size_bytes);
+        self.logs[LogKind::Main as usize].push_back(slot);
+        slot
+    }
+
+    /// Takes an entry of such a segment over, in the place of whatever covers the same offsets.
+    pub(crate) fn adopt_entry(&mut self, slot: u32, entry: &DirectoryEntry) {
+        self.next_sequence = self.next_sequence.max(entry.sequence.saturating_add(1));
+        while let Some(older) = self.partitions.get(&entry.key).and_then(|partition| {
+            let (older, _) = partition.index.first_overlap(entry.covers)?;
+            Some(older)
+        }) {
+            self.remove(entry.key, older.covers.last());
+        }
+        let location = Location {
+            slot,
+            position: entry.position,
+            batch_bytes: entry.batch_bytes,
+            aborted: entry.aborted.state(),
+        };
+        let batch = IndexedBatch {
+            span: entry.span,
+            covers: entry.covers,
+            leader_epoch: entry.leader_epoch,
+            known_at: entry.known_at,
+            location,
+        };
+        let partition = self.partitions.entry(entry.key).or_insert_with(|| Partition {
+            index: PartitionIndex::default(),
+            state: PartitionState::unvalidated(),
+        });
+        // The segment does not tell timestamps, so no search by time may skip the batch.
+        if partition.index.insert(&batch, i64::MAX, &entry.aborted) {
+            self.ledger.batch_in(location.aborted);
+            if let Some(segment) = self.segment_mut(slot) {
+                segment.live_batches += 1;
+                segment.live_bytes += location.record_bytes();
+            }
+        } else {
+            self.forget_if_empty(entry.key);
+        }
+    }
+
+    /// Has those segments removed of which nothing is indexed.
+    pub(crate) fn drop_dead(&mut self) {
+        let slots = self.logs.iter().flatten().copied();
+        let is_dead = |slot: &u32| {
+            self.segment(*slot)
+                .is_some_and(|segment| segment.is_sealed() && segment.live_batches == 0)
+        };
+        let dead: alloc::vec::Vec<u32> = slots.filter(is_dead).collect();
+        for slot in dead {
+            self.remove_segment(slot);
+        }
+    }
+}
