@@ -347,7 +347,7 @@ impl<R: SegmentReader> Cache<R> {
         }
         let refreshed = IndexedBatch {
             covers,
-            known_at: known.known_at.max(known_at),
+            known_at: known.known_at.max(known_at.into()),
             ..known
         };
         self.engine.replace(key, &refreshed);

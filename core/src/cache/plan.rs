@@ -378,7 +378,10 @@ impl Reader<'_> {
         let stable =
             batch.span.last() < state.stable_below && batch.location.aborted != AbortedState::Unknown;
         // H5: the cleaner may have rewritten what was fetched longer ago.
-        let as_it_was = !state.is_compacted || self.compacted_max_staleness.allows(batch.known_at, self.now);
+        let as_it_was = !state.is_compacted
+            || self
+                .compacted_max_staleness
+                .allows(batch.known_at.instant(), self.now);
         (stable || !self.committed) && as_it_was
     }
 

@@ -44,7 +44,7 @@ impl<R: SegmentReader> Engine<R> {
             span: entry.span,
             covers: entry.covers,
             leader_epoch: entry.leader_epoch,
-            known_at: entry.known_at,
+            known_at: entry.known_at.into(),
             location,
         };
         let partition = self.partitions.entry(entry.key).or_insert_with(|| Partition {

@@ -478,7 +478,7 @@ fn indexed(new: &NewBatch, location: Location) -> IndexedBatch {
         span: new.span,
         covers: new.covers,
         leader_epoch: new.leader_epoch,
-        known_at: new.known_at,
+        known_at: new.known_at.into(),
         location,
     }
 }

@@ -30,26 +30,35 @@ pub(crate) struct IndexedBatch {
     pub(crate) covers: OffsetSpan,
     /// The epoch of the leader that appended it.
     pub(crate) leader_epoch: i32,
-    /// When the broker was last asked for it: compaction may rewrite it from then on (H5). Never later than that.
-    pub(crate) known_at: Instant,
+    pub(crate) known_at: KnownAt,
     pub(crate) location: Location,
 }
 
-/// The unit of [`Entry::known_at`]: a sixteenth of a second, so that 32 bits last for eight years.
+/// When a broker was last asked for a batch: compaction may rewrite it from then on (H5). In sixteenths of a second, so
+/// that 32 bits last for eight years; rounded down, so that nothing seems younger than it is; the end of the range stands
+/// for anything beyond it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct KnownAt(u32);
+
 const TICKS_PER_SECOND: u32 = 16;
 
-/// Rounds down, so that nothing seems younger than it is; the end of the range stands for anything beyond it.
-fn ticks(at: Instant) -> u32 {
-    let since_start = at.since(Instant::default());
-    let ticks = since_start
-        .as_secs()
-        .saturating_mul(TICKS_PER_SECOND.into())
-        .saturating_add(u64::from(since_start.subsec_nanos()) * u64::from(TICKS_PER_SECOND) / 1_000_000_000);
-    u32::try_from(ticks).unwrap_or(u32::MAX)
+impl KnownAt {
+    pub(crate) fn instant(self) -> Instant {
+        Instant::from_start(Duration::from_secs(1) / TICKS_PER_SECOND * self.0)
+    }
 }
 
-fn instant(ticks: u32) -> Instant {
-    Instant::from_start(Duration::from_secs(1) / TICKS_PER_SECOND * ticks)
+impl From<Instant> for KnownAt {
+    fn from(at: Instant) -> Self {
+        let since_start = at.since(Instant::default());
+        let ticks = since_start
+            .as_secs()
+            .saturating_mul(TICKS_PER_SECOND.into())
+            .saturating_add(
+                u64::from(since_start.subsec_nanos()) * u64::from(TICKS_PER_SECOND) / 1_000_000_000,
+            );
+        Self(u32::try_from(ticks).unwrap_or(u32::MAX))
+    }
 }
 
 /// What hits leave on an entry. Written by readers that share the index, so a byte of its own that nothing else
@@ -99,7 +108,7 @@ pub(super) struct Entry {
     position: u32,
     batch_bytes: u32,
     leader_epoch: i32,
-    known_at: u32,
+    known_at: KnownAt,
     aborted: u16,
     pub(super) mark: HitMark,
 }
@@ -124,7 +133,7 @@ impl Entry {
             position: location.position,
             batch_bytes: location.batch_bytes,
             leader_epoch: batch.leader_epoch,
-            known_at: ticks(batch.known_at),
+            known_at: batch.known_at,
             aborted: match location.aborted {
                 AbortedState::Unknown => ABORTED_UNKNOWN,
                 AbortedState::Known { count } => count,
@@ -142,7 +151,7 @@ impl Entry {
             span: span(self.span_base),
             covers: span(self.span_base - self.gap),
             leader_epoch: self.leader_epoch,
-            known_at: instant(self.known_at),
+            known_at: self.known_at,
             location: Location {
                 slot: self.slot,
                 position: self.position,

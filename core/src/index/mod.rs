@@ -11,6 +11,7 @@
 
 mod chunk;
 mod entry;
+mod guess;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use alloc::vec::Vec;
 
 use self::chunk::{CHUNK_ENTRIES, Chunk};
 pub(crate) use self::entry::{HitMark, IndexedBatch, Location};
+use self::guess::Guess;
 use crate::offset::OffsetSpan;
 use crate::transactions::{Aborted, AbortedInBatch, AbortedState};
 
@@ -32,6 +34,10 @@ pub(crate) struct PartitionIndex {
     /// The last offset in each chunk.
     lasts: Vec<i64>,
     chunks: Vec<Chunk>,
+    /// No batch of a chunk has a later timestamp. Not lowered when batches go.
+    max_timestamps: Vec<i64>,
+    /// Where an offset is to be looked for first.
+    guess: Guess,
     len: usize,
     /// The lists of batches that aborted transactions touch, by the batch's last offset.
     aborted: BTreeMap<i64, Arc<[Aborted]>>,
@@ -56,9 +62,24 @@ impl PartitionIndex {
 
     /// The first entry whose last offset is `offset` or beyond.
     fn first_from(&self, offset: i64) -> Option<Place> {
-        let chunk = self.lasts.partition_point(|last| *last < offset);
+        let chunk = self.chunk_of(offset);
         let at = self.chunks.get(chunk)?.position(offset);
         Some(Place { chunk, at })
+    }
+
+    /// The first chunk whose last offset is `offset` or beyond.
+    fn chunk_of(&self, offset: i64) -> usize {
+        let base = self.chunks.first().map_or(0, Chunk::base);
+        let distance = u64::try_from(offset.saturating_sub(base)).unwrap_or(0);
+        self.guess.search(&self.lasts, offset, distance)
+    }
+
+    /// Brings the guess up to date after the directory has changed.
+    fn directory_changed(&mut self) {
+        let base = self.chunks.first().map_or(0, Chunk::base);
+        let last = self.lasts.last().copied().unwrap_or(0);
+        let reach = u64::try_from(last.saturating_sub(base)).unwrap_or(0);
+        self.guess = Guess::new(self.lasts.len(), reach);
     }
 
     fn batch(&self, place: Place) -> Option<IndexedBatch> {
@@ -88,7 +109,11 @@ impl PartitionIndex {
 
     /// The batch that answers a fetch at `offset`, and its mark.
     pub(crate) fn get(&self, offset: i64) -> Option<(IndexedBatch, &HitMark)> {
-        self.run(offset).next()
+        let place = self.first_from(offset)?;
+        let chunk = self.chunks.get(place.chunk)?;
+        let batch = chunk.batch(place.at)?;
+        let mark = &chunk.entry(place.at)?.mark;
+        batch.covers.contains(offset).then_some((batch, mark))
     }
 
     /// The batches that answer a fetch at `offset` and each next one that begins right behind, until an offset
@@ -150,7 +175,7 @@ impl PartitionIndex {
             "covered offsets overlap"
         );
         let last = batch.covers.last();
-        let chunk = self.lasts.partition_point(|known| *known < last);
+        let chunk = self.chunk_of(last);
         let at = self.chunks.get(chunk).map_or(0, |chunk| chunk.position(last));
         if !self.insert_near(Place { chunk, at }, batch, max_timestamp) {
             return false;
@@ -177,15 +202,15 @@ impl PartitionIndex {
         }
         // Between two chunks, or behind the last: a chunk of its own.
         if place.at == 0 {
-            let Some(chunk) = Chunk::of(batch, max_timestamp) else {
+            let Some(chunk) = Chunk::of(batch) else {
                 return false;
             };
-            self.add_chunk(place.chunk, chunk);
+            self.add_chunk(place.chunk, chunk, max_timestamp);
             return true;
         }
         // In the middle of a chunk that is full, or whose base is too far away.
         self.make_way(place);
-        let chunk = self.lasts.partition_point(|known| *known < batch.covers.last());
+        let chunk = self.chunk_of(batch.covers.last());
         let at = self
             .chunks
             .get(chunk)
@@ -195,12 +220,12 @@ impl PartitionIndex {
                 .checked_sub(1)
                 .is_some_and(|chunk| self.insert_into(chunk, None, batch, max_timestamp));
         behind
-            || Chunk::of(batch, max_timestamp).is_some_and(|alone| {
+            || Chunk::of(batch).is_some_and(|alone| {
                 if at > 0 {
                     let split = self.split(chunk, at);
-                    self.add_chunk(chunk + 1, split);
+                    self.add_chunk(chunk + 1, split, self.max_timestamp(chunk));
                 }
-                self.add_chunk(chunk + usize::from(at > 0), alone);
+                self.add_chunk(chunk + usize::from(at > 0), alone, max_timestamp);
                 true
             })
     }
@@ -219,7 +244,7 @@ impl PartitionIndex {
         if !into.insert(at.unwrap_or(into.len()), batch) {
             return false;
         }
-        into.raise_timestamp(max_timestamp);
+        self.raise_timestamp(chunk, max_timestamp);
         self.note_last(chunk);
         true
     }
@@ -234,6 +259,7 @@ impl PartitionIndex {
             && let Some([full, next]) = self.chunks.get_mut(chunk..chunk + 2)
             && next.take_back_of(full, behind / 2)
         {
+            self.raise_timestamp(chunk + 1, self.max_timestamp(chunk));
             return self.note_last(chunk);
         }
         let before = chunk.checked_sub(1);
@@ -243,10 +269,11 @@ impl PartitionIndex {
             && let Some([previous, full]) = self.chunks.get_mut(before..=chunk)
             && previous.take_front_of(full, room_before / 2)
         {
+            self.raise_timestamp(before, self.max_timestamp(chunk));
             return self.note_last(before);
         }
         let split = self.split(chunk, CHUNK_ENTRIES / 2);
-        self.add_chunk(chunk + 1, split);
+        self.add_chunk(chunk + 1, split, self.max_timestamp(chunk));
     }
 
     fn split(&mut self, chunk: usize, at: usize) -> Option<Chunk> {
@@ -259,13 +286,32 @@ impl PartitionIndex {
         Some(split)
     }
 
-    fn add_chunk(&mut self, at: usize, chunk: impl Into<Option<Chunk>>) {
+    fn max_timestamp(&self, chunk: usize) -> i64 {
+        self.max_timestamps.get(chunk).copied().unwrap_or(i64::MAX)
+    }
+
+    fn raise_timestamp(&mut self, chunk: usize, max_timestamp: i64) {
+        if let Some(known) = self.max_timestamps.get_mut(chunk) {
+            *known = max_timestamp.max(*known);
+        }
+    }
+
+    fn remove_chunk(&mut self, chunk: usize) {
+        self.lasts.remove(chunk);
+        self.chunks.remove(chunk);
+        self.max_timestamps.remove(chunk);
+        self.directory_changed();
+    }
+
+    fn add_chunk(&mut self, at: usize, chunk: impl Into<Option<Chunk>>, max_timestamp: i64) {
         if let Some((chunk, last)) = chunk
             .into()
             .and_then(|chunk| chunk.last_offset().map(|last| (chunk, last)))
         {
             self.lasts.insert(at, last);
             self.chunks.insert(at, chunk);
+            self.max_timestamps.insert(at, max_timestamp);
+            self.directory_changed();
         }
     }
 
@@ -276,11 +322,9 @@ impl PartitionIndex {
                 if let Some(noted) = self.lasts.get_mut(chunk) {
                     *noted = last;
                 }
+                self.directory_changed();
             }
-            Some(None) => {
-                self.lasts.remove(chunk);
-                self.chunks.remove(chunk);
-            }
+            Some(None) => self.remove_chunk(chunk),
             None => {}
         }
     }
@@ -329,6 +373,7 @@ impl PartitionIndex {
         if held > 8 && needed < held / 4 {
             self.lasts.shrink_to(2 * needed);
             self.chunks.shrink_to(2 * needed);
+            self.max_timestamps.shrink_to(2 * needed);
         }
     }
 
@@ -340,8 +385,8 @@ impl PartitionIndex {
         if this.len().min(next.len()) < CHUNK_ENTRIES / 4 && together <= CHUNK_ENTRIES / 2 {
             let all = next.len();
             if this.take_front_of(next, all) {
-                self.lasts.remove(chunk + 1);
-                self.chunks.remove(chunk + 1);
+                self.raise_timestamp(chunk, self.max_timestamp(chunk + 1));
+                self.remove_chunk(chunk + 1);
                 self.note_last(chunk);
             }
         }
@@ -359,9 +404,11 @@ impl PartitionIndex {
             from += 1;
         }
         self.lasts.truncate(from);
+        self.max_timestamps.truncate(from);
         gone.extend(self.chunks.drain(from..));
         self.count_out(&gone, &mut removed);
         self.give_room_back();
+        self.directory_changed();
         self.aborted.split_off(&offset);
     }
 
@@ -373,6 +420,7 @@ impl PartitionIndex {
             at: 0,
         });
         self.lasts.drain(..place.chunk);
+        self.max_timestamps.drain(..place.chunk);
         let gone: Vec<Chunk> = self.chunks.drain(..place.chunk).collect();
         self.count_out(&gone, &mut removed);
         if let Some(first) = self.chunks.first_mut() {
@@ -385,6 +433,7 @@ impl PartitionIndex {
             first.remove_front(place.at);
         }
         self.give_room_back();
+        self.directory_changed();
         self.aborted = self.aborted.split_off(&offset);
     }
 
@@ -475,8 +524,9 @@ impl PartitionIndex {
     /// whether a batch holds one, its header tells.
     pub(crate) fn since(&self, timestamp: i64) -> impl Iterator<Item = IndexedBatch> {
         let batches = |chunk| (0..Chunk::len(chunk)).filter_map(|at| chunk.batch(at));
-        let may_hold = move |chunk: &&Chunk| chunk.max_timestamp() >= timestamp;
-        self.chunks.iter().filter(may_hold).flat_map(batches)
+        let chunks = self.chunks.iter().zip(&self.max_timestamps);
+        let may_hold = move |(_, max_timestamp): &(&Chunk, &i64)| **max_timestamp >= timestamp;
+        chunks.filter(may_hold).flat_map(move |(chunk, _)| batches(chunk))
     }
 
     /// The runs of covered offsets, in order.
@@ -518,7 +568,14 @@ impl<'a> Iterator for Run<'a> {
             return None;
         }
         self.offset = batch.covers.last().checked_add(1);
-        self.next = self.index.next(place);
+        self.next = if place.at + 1 < chunk.len() {
+            Some(Place {
+                at: place.at + 1,
+                ..place
+            })
+        } else {
+            self.index.next(place)
+        };
         Some((batch, &chunk.entry(place.at)?.mark))
     }
 }

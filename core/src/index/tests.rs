@@ -30,7 +30,7 @@ fn batch(base: i64, gap: u32, length: u32, epoch: i32) -> Option<IndexedBatch> {
         span: OffsetSpan::new(base, last)?,
         covers: OffsetSpan::new(base.saturating_sub(i64::from(gap)), last)?,
         leader_epoch: epoch,
-        known_at: Instant::from_start(Duration::from_secs(u64::from(length % 100))),
+        known_at: Instant::from_start(Duration::from_secs(u64::from(length % 100))).into(),
         location: Location {
             slot: length % 5,
             position: gap,
@@ -194,7 +194,8 @@ fn filled(order: impl Iterator<Item = i64>) -> PartitionIndex {
 #[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
 fn bytes_per_batch(index: &PartitionIndex) -> f64 {
     let chunks: usize = index.chunks.iter().map(Chunk::heap_bytes).sum();
-    let directory = index.lasts.capacity() * size_of::<i64>() + index.chunks.capacity() * size_of::<Chunk>();
+    let directory =
+        2 * index.lasts.capacity() * size_of::<i64>() + index.chunks.capacity() * size_of::<Chunk>();
     (chunks + directory) as f64 / index.len() as f64
 }
 
@@ -233,10 +234,10 @@ fn times_are_rounded_down_to_a_sixteenth_of_a_second() {
     for nanos in [0, 1, 62_499_999, 62_500_000, 999_999_999, 5_000_000_001, u64::MAX] {
         let at = Instant::from_start(Duration::from_nanos(nanos));
         let mut known = batch(0, 0, 5, 0).unwrap();
-        known.known_at = at;
+        known.known_at = at.into();
         let mut index = PartitionIndex::default();
         index.insert(&known, 0, &AbortedInBatch::None);
-        let kept = index.get(0).unwrap().0.known_at;
+        let kept = index.get(0).unwrap().0.known_at.instant();
         assert!(kept <= at && at.since(kept) < Duration::from_nanos(62_500_001) || nanos == u64::MAX);
         assert!(kept <= at);
     }
