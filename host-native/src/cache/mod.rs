@@ -3,7 +3,9 @@
 
 mod flights;
 mod jobs;
+mod patience;
 mod revalidate;
+mod single_flight;
 
 use core::time::Duration;
 use std::collections::HashMap;
@@ -213,6 +215,10 @@ impl<T: Transport, S: Storage + 'static> Transport for Cache<T, S> {
             }
             Err(error) => self.inner.remembered_versions(broker).ok_or(error),
         }
+    }
+
+    fn answer_timeout(&self) -> Duration {
+        patience::of_callers(&self.inner.transport, 0)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod faults;
 mod freshness;
+mod hand_over;
 mod layers;
 mod single_flight;
 mod waiting;
