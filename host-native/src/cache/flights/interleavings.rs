@@ -309,3 +309,23 @@ fn flights_that_break_off_each_time_end_in_an_error() {
         });
     });
 }
+
+#[test]
+fn who_finds_a_flight_nearby_looks_again_and_asks_by_itself_at_most_once() {
+    explore(|| {
+        let world = World::new();
+        block_on(async {
+            // Shows how far a fetch reaches: ten offsets.
+            world.begin(&[(0, 55)]).await.unwrap().unwrap();
+            // In one batch; in the batch behind it, as near to a flight; and again the same.
+            let callers = [12, 14, 18, 22, 22].map(|offset| (offset, world.begin(&[(0, offset)])));
+            for (offset, caller) in callers {
+                assert_eq!(bases(&caller.await.unwrap().unwrap()), [(0, offset / 10 * 10)]);
+            }
+            world.settle().await;
+        });
+        let counts = world.counts();
+        assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+        assert!(counts.contains_key(&(0, 22)), "{counts:?}");
+    });
+}

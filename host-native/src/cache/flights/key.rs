@@ -7,12 +7,12 @@ use crate::transport::BrokerAddress;
 /// Everything on which a broker's answer about one partition depends but for the offset. Ordered by partition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Lane {
-    topic: TopicRef,
+    pub(super) topic: TopicRef,
     /// With an offset of zero.
-    asked: FetchPartition,
+    pub(super) asked: FetchPartition,
     isolation_level: i8,
-    max_wait_ms: i32,
-    min_bytes: i32,
+    pub(super) max_wait_ms: i32,
+    pub(super) min_bytes: i32,
     max_bytes: i32,
     rack_id: WireStr,
     cluster_id: Option<WireStr>,
@@ -23,8 +23,8 @@ pub(super) struct Lane {
 /// Fetches share an answer only if all of it is the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct FlightKey {
-    lane: Lane,
-    fetch_offset: i64,
+    pub(super) lane: Lane,
+    pub(super) fetch_offset: i64,
 }
 
 impl FlightKey {

@@ -8,6 +8,7 @@ mod answer;
 #[cfg(all(test, feature = "embedded-broker"))]
 mod interleavings;
 mod key;
+mod nearby;
 
 use std::sync::Arc;
 
@@ -20,8 +21,9 @@ use tracing::debug;
 
 use self::answer::{Arrival, Asked, Awaited, land};
 use self::key::FlightKey;
+use self::nearby::Reaches;
 use super::single_flight::runtime::spawn;
-use super::single_flight::{Boarding, Departure, Flight, Table};
+use super::single_flight::{Boarding, Departure, Flight, Landed, Table};
 use super::{Inner, not_a_fetch_response, patience};
 use crate::transport::{BrokerAddress, Request, Response, Transport, TransportError};
 
@@ -38,6 +40,7 @@ type Outcome = Result<Arc<FetchResponse>, TransportError>;
 #[derive(Debug, Default)]
 pub(super) struct Flights {
     table: Arc<Table<FlightKey, Outcome>>,
+    reaches: Reaches,
 }
 
 /// A fetch of one caller.
@@ -55,6 +58,8 @@ enum Again {
     Lost,
     /// A flight brought nothing of a partition though there is something to bring.
     LeftOut,
+    /// A flight from an offset nearby has landed.
+    Look,
 }
 
 /// What has gone by in the rounds so far.
@@ -62,6 +67,7 @@ enum Again {
 struct Rounds {
     lost: usize,
     left_out: usize,
+    has_looked_again: bool,
 }
 
 impl Rounds {
@@ -69,11 +75,16 @@ impl Rounds {
         match again {
             Again::Lost => self.lost += 1,
             Again::LeftOut => self.left_out += 1,
+            Again::Look => self.has_looked_again = true,
         }
     }
 
     fn may_join(&self) -> bool {
         self.left_out < LEFT_OUT_MAX
+    }
+
+    fn may_join_nearby(&self) -> bool {
+        !self.has_looked_again && self.lost == 0 && self.left_out == 0
     }
 }
 
@@ -81,6 +92,8 @@ impl Rounds {
 enum Boarded {
     /// Others have brought everything meanwhile.
     Meanwhile(FetchResponse),
+    /// A flight from an offset nearby may bring it.
+    Nearby(Flight<Outcome>),
     Waiting(Box<Waiting>),
 }
 
@@ -97,6 +110,7 @@ struct Waiting {
 /// A flight that the caller begins.
 struct Own {
     request: FetchRequest,
+    keys: Vec<FlightKey>,
     departure: Departure<FlightKey, Outcome>,
 }
 
@@ -124,6 +138,11 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         while rounds.lost <= LOSSES_MAX {
             let arrival = match self.board(&caller, &rounds) {
                 Boarded::Meanwhile(answer) => return Ok(answer),
+                Boarded::Nearby(flight) => match flight.landed(give_up_at).await {
+                    Landed::TooLate => Arrival::TooLate,
+                    // Its failure is not this caller's, who has asked for something else.
+                    Landed::Outcome(_) | Landed::Lost => Arrival::Again(Again::Look),
+                },
                 Boarded::Waiting(waiting) => self.wait(&caller, *waiting, give_up_at).await,
             };
             match arrival {
@@ -176,6 +195,12 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             return Boarded::Meanwhile(plan.into_response().unwrap_or_default());
         };
         let mut seats: Vec<Seat> = seats(caller, request);
+        if let [seat] = seats.as_slice()
+            && rounds.may_join_nearby()
+            && let Some(flight) = self.flights.nearby(&boarding, &seat.key).filter(is_fresh)
+        {
+            return Boarded::Nearby(flight);
+        }
         if rounds.may_join() {
             for seat in &mut seats {
                 seat.flight = boarding
@@ -210,6 +235,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             let overdue_at = Deadline::now() + patience::of_flights(&self.transport, request.max_wait_ms);
             Own {
                 request: without_others(request, &seats),
+                keys: left.clone(),
                 departure: boarding.depart(left, self.now(), overdue_at),
             }
         });
@@ -234,8 +260,16 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
 
     /// Asks, absorbs, and lands.
     async fn fly(self: &Arc<Self>, broker: &BrokerAddress, version: i16, own: Own) {
-        let Own { request, departure } = own;
+        let Own {
+            request,
+            keys,
+            departure,
+        } = own;
         let outcome = self.ask(broker, version, &request).await.map(Arc::new);
+        if let Ok(response) = &outcome {
+            let committed = request.isolation_level == READ_COMMITTED;
+            self.flights.reaches.learn(&keys, response, committed);
+        }
         departure.land(outcome);
     }
 
@@ -257,6 +291,19 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         };
         self.absorb(request, &response, asked_at).await;
         Ok(response)
+    }
+}
+
+impl Flights {
+    /// A flight from an offset nearby that is likely to bring what is looked for.
+    fn nearby(
+        &self,
+        boarding: &Boarding<'_, FlightKey, Outcome>,
+        wanted: &FlightKey,
+    ) -> Option<Flight<Outcome>> {
+        let (key, flight) = boarding.nearest(wanted)?;
+        let is_likely = self.reaches.is_likely_to_bring(key, wanted);
+        is_likely.then(|| flight.clone())
     }
 }
 

@@ -100,6 +100,12 @@ impl<K: Ord + Clone, O: Clone> Boarding<'_, K, O> {
         self.under_way.get(key).filter(|flight| self.is_due(flight))
     }
 
+    /// The flight of the greatest key up to this one.
+    pub(super) fn nearest(&self, key: &K) -> Option<(&K, &Flight<O>)> {
+        let nearest = self.under_way.range(..=key).next_back();
+        nearest.filter(|(_, flight)| self.is_due(flight))
+    }
+
     fn is_due(&self, flight: &Flight<O>) -> bool {
         self.now < flight.overdue_at
     }
