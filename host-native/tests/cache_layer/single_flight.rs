@@ -7,7 +7,7 @@ use anyhow::Result;
 use kachet::cache::Cache;
 use kachet::client::{Client, ClientSettings};
 use kachet::core::wire::{
-    FetchPartition, FetchRequest, FetchResponse, FetchTopic, TaggedFields, TopicId, TopicRef,
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, TaggedFields, TopicId, TopicRef, WireStr,
 };
 use kachet::demo::broker::{BrokerSettings, EmbeddedBroker};
 use kachet::transport::{Request, Response, TcpSettings, TcpTransport, Transport, TransportError};
@@ -325,5 +325,22 @@ async fn nobody_waits_for_a_flight_nearby_that_waits_at_the_end() -> Result<()> 
         started.elapsed()
     );
     assert_eq!(sizes(&at_the_end.await??), [0]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fetches_by_name_at_once_share_one_question_for_the_id() -> Result<()> {
+    let world = world().await?;
+    let by_name = || {
+        let mut request = world.request(&[(0, 10)]);
+        request.topics[0].topic = TopicRef::Name(WireStr::from_static(TOPIC));
+        request
+    };
+    let fetches: Vec<_> = (0..50).map(|_| world.begin_in(11, by_name())).collect();
+    for fetch in fetches {
+        assert!(sizes(&fetch.await??)[0] > 0);
+    }
+    let requests = world.broker.requests();
+    assert_eq!((requests.metadata, requests.fetch), (1, 1));
     Ok(())
 }

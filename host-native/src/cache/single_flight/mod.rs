@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 pub(super) mod explore;
+mod questions;
 pub(super) mod runtime;
 
 use core::fmt;
@@ -21,6 +22,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant as Deadline;
 
 use self::runtime::{Mutex, MutexGuard, timeout_at};
+
+pub(super) use self::questions::{Open, Turn};
 
 /// What is on its way, by key.
 pub(super) struct Table<K, O> {
