@@ -191,6 +191,14 @@ impl<R: SegmentReader> Cache<R> {
 
     /// Says which id a topic name stands for. Another one than before drops what was cached of the old one (H6).
     pub fn learn_topic(&mut self, name: &WireStr, topic_id: TopicId, asked_at: Instant) {
+        if self
+            .aliases
+            .get(name)
+            .is_some_and(|known| known.learned_at > asked_at)
+        {
+            // Answers may overtake each other: this one is older than what is known.
+            return;
+        }
         if topic_id.is_zero() {
             return self.forget_name(name);
         }

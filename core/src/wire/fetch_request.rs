@@ -87,7 +87,7 @@ pub struct FetchTopic {
 }
 
 /// One partition, and where to read it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FetchPartition {
     /// The partition's index.
     pub partition: i32,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 pub(super) const MAX_UNKNOWN_TAGS: usize = 64;
 
 /// One tagged field (KIP-482).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaggedField {
     /// Its tag.
     pub tag: u32,
@@ -18,7 +18,7 @@ pub struct TaggedField {
 }
 
 /// The unknown tagged fields of one structure, in ascending order of their tags.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaggedFields(Vec<TaggedField>);
 
 impl TaggedFields {

@@ -3,7 +3,9 @@
 
 mod flights;
 mod jobs;
+mod patience;
 mod revalidate;
+mod single_flight;
 
 use core::time::Duration;
 use std::collections::HashMap;
@@ -46,10 +48,7 @@ struct Inner<T, S: Storage> {
     /// Where the core's time begins. The clock of tokio, so that a simulation can hold and advance it.
     started: tokio::time::Instant,
     flights: Flights,
-    /// Held while partitions are validated, so that waiters share one round of questions.
-    validation: Arc<tokio::sync::Mutex<()>>,
-    /// Whether topics are compacted, and since when that is known.
-    policies: tokio::sync::Mutex<HashMap<WireStr, (bool, Instant)>>,
+    questions: revalidate::Questions,
     /// What each broker answered last, by address.
     versions: RwLock<HashMap<BrokerAddress, Arc<ApiVersions>>>,
     /// Set when a broker turned out to be older than topic ids, so that nobody goes on asking for them.
@@ -137,8 +136,7 @@ impl<T: Transport, S: Storage + 'static> CacheBuilder<T, S> {
                 storage: tokio::sync::Mutex::new(self.storage),
                 started: tokio::time::Instant::now(),
                 flights: Flights::default(),
-                validation: Arc::default(),
-                policies: tokio::sync::Mutex::default(),
+                questions: revalidate::Questions::default(),
                 versions: RwLock::default(),
                 lacks_topic_ids: AtomicBool::new(false),
             }),
@@ -213,6 +211,10 @@ impl<T: Transport, S: Storage + 'static> Transport for Cache<T, S> {
             }
             Err(error) => self.inner.remembered_versions(broker).ok_or(error),
         }
+    }
+
+    fn answer_timeout(&self) -> Duration {
+        patience::of_callers(&self.inner.transport, 0)
     }
 }
 
@@ -313,6 +315,3 @@ impl<T, S: Storage> Inner<T, S> {
 
 /// Brokers whose versions are remembered at most.
 const BROKERS_LIMIT: usize = 4096;
-
-/// How long a background validation waits before the next may begin after it failed.
-const BACKGROUND_PAUSE: Duration = Duration::from_millis(100);

@@ -4,18 +4,22 @@
 //! Nothing here fails a fetch: what cannot be validated is a miss, and upstream gives the error if there is one.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
 use kachet_core::cache::{Doubtful, Evidence};
+use kachet_core::identity::PartitionKey;
 use kachet_core::storage::Storage;
 use kachet_core::time::Instant;
 use kachet_core::wire::{FetchRequest, TopicRef, WireStr};
+use tokio::time::Instant as Deadline;
 use tracing::{debug, warn};
 
-use super::{BACKGROUND_PAUSE, Inner};
+use super::single_flight::runtime::spawn;
+use super::single_flight::{Open, Table, Turn};
+use super::{Inner, patience};
 use crate::cluster::{
     EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, PartitionEpoch, TopicMetadata, Topology, answers_topic_ids, code,
     compacted_topics, describe, epoch_ends, list_offsets,
@@ -25,6 +29,41 @@ use crate::transport::{BrokerAddress, Transport, TransportError};
 const READ_UNCOMMITTED: i8 = 0;
 /// How long a topic's clean-up policy is taken to stay what it was.
 const POLICY_LIFETIME: Duration = Duration::from_secs(30);
+
+/// How long a background validation waits before the next may begin after it failed.
+const BACKGROUND_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is being asked of brokers, by what it is about, so that of several callers who need an answer one asks.
+#[derive(Debug, Default)]
+pub(super) struct Questions {
+    /// Whether what is cached of a partition still stands.
+    partitions: Arc<Table<PartitionKey, ()>>,
+    /// Partitions that could lately not be validated in the background.
+    resting: Arc<Table<PartitionKey, ()>>,
+    /// Which id a topic has.
+    names: Arc<Table<WireStr, ()>>,
+    /// Whether a topic is compacted.
+    policies: Arc<Table<WireStr, ()>>,
+    known_policies: Mutex<HashMap<WireStr, (bool, Instant)>>,
+}
+
+impl Questions {
+    /// Whether topics are compacted, and since when that is known.
+    fn known_policies(&self, now: Instant) -> MutexGuard<'_, HashMap<WireStr, (bool, Instant)>> {
+        let known = self.known_policies.lock();
+        let mut known = known.unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, (_, known_at)| now.since(*known_at) < POLICY_LIFETIME);
+        known
+    }
+}
+
+fn needed<K: Clone>(key: K) -> Open<K, K> {
+    Open {
+        question: key.clone(),
+        key,
+        is_needed: true,
+    }
+}
 
 /// A doubtful partition, the leader to ask, and what Metadata says of it.
 struct Question {
@@ -41,11 +80,22 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         request: &FetchRequest,
         arrived_at: Instant,
     ) {
-        let topics = request.topics.iter().map(|topic| &topic.topic);
-        let names = self.read().unresolved_names(topics, arrived_at);
-        if names.is_empty() || self.lacks_topic_ids.load(Ordering::Relaxed) {
+        let unresolved = || {
+            let topics = request.topics.iter().map(|topic| &topic.topic);
+            self.read().unresolved_names(topics, arrived_at)
+        };
+        if unresolved().is_empty() || self.lacks_topic_ids.load(Ordering::Relaxed) {
             return;
         }
+        let open = || unresolved().into_iter().map(needed).collect();
+        let max_staleness = self.read().settings().max_staleness;
+        let will_do = |began_at| max_staleness.allows(began_at, arrived_at);
+        let ask = |names| self.ask_names(broker, names);
+        // Boxed, so that hits do not carry the room that it takes.
+        Box::pin(self.questions.names.ask(|| self.turn(), open, will_do, ask)).await;
+    }
+
+    async fn ask_names(&self, broker: &BrokerAddress, names: Vec<WireStr>) {
         match answers_topic_ids(&self.transport, broker).await {
             Ok(true) => {}
             Ok(false) => {
@@ -76,7 +126,8 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
     }
 
     /// Validates what the request would hit and what is due: before this returns where hits have to wait for it,
-    /// otherwise in the background.
+    /// otherwise in the background. Of several callers who need the same partition one asks; those who need others
+    /// ask beside it.
     pub(super) async fn revalidate(
         self: &Arc<Self>,
         broker: &BrokerAddress,
@@ -88,31 +139,78 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             return;
         }
         if !doubtful.iter().any(|each| each.blocks_hits) {
-            return self.validate_in_background(broker.clone(), doubtful);
+            return self.validate_in_background(broker, request, arrived_at);
         }
-        let _one_at_a_time = self.validation.lock().await;
-        // Whoever held the lock may have asked for the same partitions.
-        let doubtful = self.read().doubtful(request, arrived_at);
-        if doubtful.iter().any(|each| each.blocks_hits)
-            && let Err(error) = self.validate(broker, doubtful).await
-        {
-            debug!(%broker, %error, "cached partitions could not be validated");
-        }
+        let open = || {
+            let doubtful = self.read().doubtful(request, arrived_at);
+            let open = doubtful.into_iter().map(|each| Open {
+                key: each.key,
+                is_needed: each.blocks_hits,
+                question: each,
+            });
+            open.collect()
+        };
+        let max_staleness = self.read().settings().max_staleness;
+        let will_do = |began_at| max_staleness.allows(began_at, arrived_at);
+        let ask = async |doubtful| {
+            if let Err(error) = self.validate(broker, doubtful).await {
+                debug!(%broker, %error, "cached partitions could not be validated");
+            }
+        };
+        // Boxed, so that hits do not carry the room that it takes.
+        Box::pin(self.questions.partitions.ask(|| self.turn(), open, will_do, ask)).await;
     }
 
-    fn validate_in_background(self: &Arc<Self>, broker: BrokerAddress, doubtful: Vec<Doubtful>) {
-        // Whoever holds the lock is validating; what is left over comes up again with the next hit.
-        let Ok(one_at_a_time) = Arc::clone(&self.validation).try_lock_owned() else {
+    /// What others are validating comes up again with the next hit, should they fail.
+    fn validate_in_background(
+        self: &Arc<Self>,
+        broker: &BrokerAddress,
+        request: &FetchRequest,
+        arrived_at: Instant,
+    ) {
+        let open = || {
+            let doubtful = self.read().doubtful(request, arrived_at);
+            let resting = self.questions.resting.board();
+            let open = doubtful
+                .into_iter()
+                .filter(|each| resting.flight(&each.key).is_none());
+            open.map(|each| Open {
+                key: each.key,
+                is_needed: true,
+                question: each,
+            })
+            .collect()
+        };
+        let Some((departure, doubtful)) = self.questions.partitions.take(self.turn(), open) else {
             return;
         };
-        let inner = Arc::clone(self);
-        tokio::spawn(async move {
-            if let Err(error) = inner.validate(&broker, doubtful).await {
-                debug!(%broker, %error, "cached partitions could not be validated in the background");
-                tokio::time::sleep(BACKGROUND_PAUSE).await;
-            }
-            drop(one_at_a_time);
+        let (inner, broker) = (Arc::clone(self), broker.clone());
+        spawn(async move {
+            let keys = doubtful.iter().map(|each| each.key).collect();
+            let Err(error) = inner.validate(&broker, doubtful).await else {
+                return departure.land(());
+            };
+            debug!(%broker, %error, "cached partitions could not be validated in the background");
+            // At rest before they are off the table, so that nobody begins in between.
+            let overdue_at = Deadline::now() + BACKGROUND_PAUSE;
+            let rest = inner
+                .questions
+                .resting
+                .board()
+                .depart(keys, inner.now(), overdue_at);
+            departure.land(());
+            tokio::time::sleep_until(overdue_at).await;
+            rest.land(());
         });
+    }
+
+    /// The questions of one round count as lost after as long as one of them may take: whoever waits has better asked
+    /// for the data itself by then.
+    fn turn(&self) -> Turn {
+        Turn {
+            began_at: self.now(),
+            overdue_at: Deadline::now() + patience::of_flights(&self.transport, 0),
+        }
     }
 
     async fn validate(&self, broker: &BrokerAddress, doubtful: Vec<Doubtful>) -> Result<(), TransportError> {
@@ -191,28 +289,34 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         names: BTreeSet<WireStr>,
         asked_at: Instant,
     ) -> BTreeMap<WireStr, bool> {
-        let mut policies = self.policies.lock().await;
-        policies.retain(|_, (_, known_at)| asked_at.since(*known_at) < POLICY_LIFETIME);
-        let unknown: Vec<WireStr> = names
-            .iter()
-            .filter(|name| !policies.contains_key(*name))
-            .cloned()
-            .collect();
-        if !unknown.is_empty() {
-            let told = match compacted_topics(&self.transport, broker, &unknown).await {
-                Ok(told) => told,
-                Err(error) => {
-                    debug!(%broker, %error, "clean-up policies could not be asked for");
-                    BTreeMap::new()
-                }
-            };
-            for name in unknown {
-                let is_compacted = told.get(&name).copied().unwrap_or(true);
-                policies.insert(name, (is_compacted, asked_at));
+        let open = || {
+            let known = self.questions.known_policies(asked_at);
+            let unknown = names.iter().filter(|name| !known.contains_key(*name));
+            unknown.cloned().map(needed).collect()
+        };
+        let ask = |unknown| self.ask_policies(broker, unknown, asked_at);
+        self.questions
+            .policies
+            .ask(|| self.turn(), open, |_| true, ask)
+            .await;
+        let known = self.questions.known_policies(asked_at);
+        let policy = |name: WireStr| known.get(&name).map(|(is_compacted, _)| (name, *is_compacted));
+        names.into_iter().filter_map(policy).collect()
+    }
+
+    async fn ask_policies(&self, broker: &BrokerAddress, unknown: Vec<WireStr>, asked_at: Instant) {
+        let told = match compacted_topics(&self.transport, broker, &unknown).await {
+            Ok(told) => told,
+            Err(error) => {
+                debug!(%broker, %error, "clean-up policies could not be asked for");
+                BTreeMap::new()
             }
+        };
+        let mut known = self.questions.known_policies(asked_at);
+        for name in unknown {
+            let is_compacted = told.get(&name).copied().unwrap_or(true);
+            known.insert(name, (is_compacted, asked_at));
         }
-        let known = |name: WireStr| policies.get(&name).map(|(is_compacted, _)| (name, *is_compacted));
-        names.into_iter().filter_map(known).collect()
     }
 
     async fn ask_leader(

@@ -65,6 +65,16 @@ pub enum TransportError {
         /// The time allowed.
         timeout: Duration,
     },
+    /// The request was under way for several callers, and stopped each time before there was an answer or a failure.
+    #[error(
+        "a Fetch from {broker} broke off {times} times before it was answered: the tasks that ask panic, or their runtimes have ended"
+    )]
+    BrokenOff {
+        /// The broker.
+        broker: BrokerAddress,
+        /// How often it was tried.
+        times: usize,
+    },
     /// The answer is not Kafka's protocol.
     #[error("{broker} does not speak Kafka's protocol ({what}); is another service on that port, or TLS?")]
     NotKafka {

@@ -35,6 +35,13 @@ pub trait Transport: Send + Sync + 'static {
         &self,
         broker: &BrokerAddress,
     ) -> impl Future<Output = Result<Arc<ApiVersions>, TransportError>> + Send;
+
+    /// Within what time an answer or a failure comes as a rule, on top of what the broker itself may wait; one minute
+    /// unless a transport says otherwise. What has brought neither by then is taken for lost by the cache, which asks
+    /// again for those who wait.
+    fn answer_timeout(&self) -> Duration {
+        Duration::from_mins(1)
+    }
 }
 
 /// Many owners of one transport.
@@ -52,6 +59,10 @@ impl<T: Transport> Transport for Arc<T> {
         broker: &BrokerAddress,
     ) -> impl Future<Output = Result<Arc<ApiVersions>, TransportError>> + Send {
         T::api_versions(self, broker)
+    }
+
+    fn answer_timeout(&self) -> Duration {
+        T::answer_timeout(self)
     }
 }
 

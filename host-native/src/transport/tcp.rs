@@ -199,6 +199,12 @@ impl Transport for TcpTransport {
         let found = self.broker(broker).prompt.connection().await?;
         Ok(Arc::clone(found.connection.versions()))
     }
+
+    /// For a connection to come about and for the answer. A request that is sent again may take longer.
+    fn answer_timeout(&self) -> Duration {
+        let settings = &self.settings;
+        settings.connect_timeout.saturating_add(settings.request_timeout)
+    }
 }
 
 /// A connection that was chosen for a request.

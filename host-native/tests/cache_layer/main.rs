@@ -3,7 +3,9 @@
 
 mod faults;
 mod freshness;
+mod hand_over;
 mod layers;
+mod questions;
 mod single_flight;
 mod waiting;
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use kachet::cache::Cache;
 use kachet::client::{Client, ClientSettings};
 use kachet::core::wire::{
-    FetchPartition, FetchRequest, FetchResponse, FetchTopic, TaggedFields, TopicId, TopicRef,
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, TaggedFields, TopicId, TopicRef, WireStr,
 };
 use kachet::demo::broker::{BrokerSettings, EmbeddedBroker};
 use kachet::transport::{Request, Response, TcpSettings, TcpTransport, Transport, TransportError};
@@ -67,12 +67,33 @@ impl World {
         }
     }
 
+    /// Like a read of one record: the batch that holds the offset.
+    fn one_batch(&self, offset: i64) -> FetchRequest {
+        let mut request = FetchRequest {
+            max_wait_ms: 0,
+            max_bytes: 1,
+            ..self.request(&[(0, offset)])
+        };
+        for asked in request.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            asked.partition_max_bytes = 1;
+        }
+        request
+    }
+
     /// Begins a fetch; the task is aborted when the handle is.
     fn begin(&self, request: FetchRequest) -> tokio::task::JoinHandle<Result<FetchResponse, TransportError>> {
+        self.begin_in(13, request)
+    }
+
+    fn begin_in(
+        &self,
+        version: i16,
+        request: FetchRequest,
+    ) -> tokio::task::JoinHandle<Result<FetchResponse, TransportError>> {
         let (cache, address) = (self.cache.clone(), self.broker.address().clone());
         tokio::spawn(async move {
             match cache
-                .round_trip(&address, Request::Fetch { version: 13, request })
+                .round_trip(&address, Request::Fetch { version, request })
                 .await?
             {
                 Response::Fetch(response) => Ok(response),
@@ -244,5 +265,82 @@ async fn a_fetch_that_was_planned_just_before_a_flight_landed_does_not_ask_again
         assert_eq!(world.broker.requests().fetch, round, "round {round}");
         world.cache.clear();
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_miss_waits_for_a_flight_nearby_that_is_likely_to_bring_it() -> Result<()> {
+    let world = world().await?;
+    // Shows that a fetch brings ten offsets.
+    world.begin(world.one_batch(5)).await??;
+    let flight = world.begin(world.one_batch(12));
+    sleep(DELAY / 4).await;
+    let near = [14, 15, 17].map(|offset| world.begin(world.one_batch(offset)));
+    // In the same batch too, but that is unlikely from where the flight began.
+    let far = world.begin(world.one_batch(19));
+    let expected = sizes(&flight.await??);
+    for fetch in near.into_iter().chain([far]) {
+        assert_eq!(sizes(&fetch.await??), expected);
+    }
+    assert_eq!(world.broker.requests().fetch, 3);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_miss_that_a_flight_nearby_does_not_bring_is_asked_for_once() -> Result<()> {
+    let world = world().await?;
+    world.begin(world.one_batch(5)).await??;
+    let flight = world.begin(world.one_batch(28));
+    sleep(DELAY / 4).await;
+    let behind = [31, 31, 33].map(|offset| world.begin(world.one_batch(offset)));
+    flight.await??;
+    for fetch in behind {
+        assert!(sizes(&fetch.await??)[0] > 0);
+    }
+    // 33 has looked again once already, for what 28 brings, and does not wait for 31.
+    assert_eq!(world.broker.requests().fetch, 4);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_flight_nearby_that_waits_at_the_end() -> Result<()> {
+    const MAX_WAIT_MS: i32 = 1_600;
+    let world = world_with(Duration::ZERO).await?;
+    let patient = |offset| FetchRequest {
+        max_wait_ms: MAX_WAIT_MS,
+        ..world.one_batch(offset)
+    };
+    world.begin(patient(5)).await??;
+    let at_the_end = world.begin(patient(60));
+    sleep(Duration::from_millis(100)).await;
+    let started = tokio::time::Instant::now();
+    let beyond = world.begin(patient(62)).await??;
+    assert_eq!(
+        beyond.partitions().map(|(_, data)| data.error_code).next(),
+        Some(1)
+    );
+    assert!(
+        started.elapsed() < Duration::from_millis(800),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(sizes(&at_the_end.await??), [0]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fetches_by_name_at_once_share_one_question_for_the_id() -> Result<()> {
+    let world = world().await?;
+    let by_name = || {
+        let mut request = world.request(&[(0, 10)]);
+        request.topics[0].topic = TopicRef::Name(WireStr::from_static(TOPIC));
+        request
+    };
+    let fetches: Vec<_> = (0..50).map(|_| world.begin_in(11, by_name())).collect();
+    for fetch in fetches {
+        assert!(sizes(&fetch.await??)[0] > 0);
+    }
+    let requests = world.broker.requests();
+    assert_eq!((requests.metadata, requests.fetch), (1, 1));
     Ok(())
 }

@@ -321,5 +321,14 @@ fn a_name_hits_once_its_id_is_known_and_misses_under_another_id() {
     cache.learn_topic(&orders, TopicId([8; 16]), at(1));
     assert_eq!(hit(&cache, by_name("orders")), None);
     assert_eq!(cache.statistics().batches, 0);
+    // An answer that was asked for before and comes after.
+    cache.learn_topic(&orders, TOPIC, at(0));
+    absorb(&mut cache, &by_name("orders"), &answer);
+    assert_eq!(
+        hit(&cache, request(0)),
+        None,
+        "the name still stands for the new id"
+    );
+    assert_eq!(hit(&cache, by_name("orders")), Some(batch(0, 10)));
     check_accounting(&cache);
 }
