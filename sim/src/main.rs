@@ -13,8 +13,8 @@ use kachet_sim::{Outcome, run};
 
 /// One in so many seeds is run twice, to see that it does the same again.
 const REPEAT_ONE_IN: u64 = 64;
-/// Failing seeds that are told in full.
-const FAILURES_SHOWN: usize = 20;
+/// Failing seeds of each rule that are told in full.
+const FAILURES_SHOWN: usize = 5;
 
 /// Runs seeds of the simulation.
 #[derive(Debug, Parser)]
@@ -41,8 +41,10 @@ struct Options {
 struct Totals {
     tally: BTreeMap<String, u64>,
     events: u64,
-    failures: BTreeMap<u64, String>,
-    rules: BTreeMap<&'static str, u64>,
+    /// How many seeds failed.
+    failed: u64,
+    /// For each rule the seeds that broke it, and how each did so first.
+    failures: BTreeMap<&'static str, Vec<(u64, String)>>,
 }
 
 fn main() -> ExitCode {
@@ -80,9 +82,9 @@ fn main() -> ExitCode {
         }
         scope.spawn(|| report_progress(&done, count, &totals, begun));
     });
-    let totals = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut totals = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
     totals.print(count, begun.elapsed());
-    if totals.failures.is_empty() {
+    if totals.failed == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -98,11 +100,7 @@ fn report_progress(done: &AtomicU64, count: u64, totals: &Mutex<Totals>, begun: 
         }
         shown = Instant::now();
         let done = done.load(Ordering::Relaxed);
-        let failed = totals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .failures
-            .len();
+        let failed = totals.lock().unwrap_or_else(PoisonError::into_inner).failed;
         eprintln!(
             "{done} of {count} seeds, {failed} failed, {} s",
             begun.elapsed().as_secs()
@@ -116,29 +114,33 @@ impl Totals {
             *self.tally.entry(what).or_default() += amount;
         }
         self.events += outcome.events;
-        if let Some(first) = outcome.violations.first() {
-            *self.rules.entry(first.rule).or_default() += 1;
-            let told = format!("{}: {} (at {} ms)", first.rule, first.what, first.at_ms);
-            self.failures.insert(seed, told);
-        } else if differs {
-            *self.rules.entry("determinism").or_default() += 1;
-            self.failures
-                .insert(seed, "determinism: a second run did something else".to_owned());
+        let mut told = BTreeMap::new();
+        for each in outcome.violations {
+            told.entry(each.rule)
+                .or_insert_with(|| format!("{} (at {} ms)", each.what, each.at_ms));
+        }
+        if differs {
+            told.insert("determinism", "a second run did something else".to_owned());
+        }
+        self.failed += u64::from(!told.is_empty());
+        for (rule, what) in told {
+            self.failures.entry(rule).or_default().push((seed, what));
         }
     }
 
-    fn print(&self, count: u64, took: Duration) {
+    fn print(&mut self, count: u64, took: Duration) {
         for (what, amount) in &self.tally {
             println!("{amount:>12}  {what}");
         }
         println!("{:>12}  events", self.events);
-        for (seed, told) in self.failures.iter().take(FAILURES_SHOWN) {
-            println!("\nseed {seed}: {told}\n  replay: cargo xtask sim --seed {seed} --trace");
+        for (rule, seeds) in &mut self.failures {
+            seeds.sort();
+            println!("\n{rule}: broken by {} seeds", seeds.len());
+            for (seed, told) in seeds.iter().take(FAILURES_SHOWN) {
+                println!("  seed {seed}: {told}\n    replay: cargo xtask sim --seed {seed} --trace");
+            }
         }
-        for (rule, seeds) in &self.rules {
-            println!("failed by rule: {rule}: {seeds} seeds");
-        }
-        let failed = self.failures.len();
+        let failed = self.failed;
         println!("\n{count} seeds in {:.1} s, {failed} failed", took.as_secs_f64());
     }
 }

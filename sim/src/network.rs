@@ -6,7 +6,9 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use kachet::core::wire::{Chunks, FetchPartition, FetchRequest, FetchResponse, PartitionData, TopicRef};
+use kachet::core::wire::{
+    Chunks, FetchPartition, FetchRequest, FetchResponse, PartitionData, TopicId, TopicRef,
+};
 use kachet::transport::{ApiVersions, BrokerAddress, Request, Response, Transport, TransportError};
 use tokio::time::{sleep, timeout};
 
@@ -280,26 +282,25 @@ impl SimulatedNetwork {
             )
             .as_bytes(),
         );
+        // A flight that has brought nothing of a partition leaves everybody who waited to ask by himself.
+        let brought_nothing = request.partitions().any(|(topic, asked)| {
+            let mut brought = world.ledger.brought(topic, asked.partition, 0);
+            brought.any(|entry| entry.arrived_at == sent_at && entry.what != What::Records)
+        });
+        let was_off = world.limits.iter().any(|(_, limit)| *limit == 0);
         let mut keys = Vec::new();
         for (topic, asked) in request.partitions() {
             let key = shared ^ digest(format!("{topic:?} {asked:?}").as_bytes());
-            // A flight that has brought nothing of a partition leaves everybody who waited to ask by himself.
-            let brought_nothing = world
-                .ledger
-                .brought(topic, asked.partition, 0)
-                .any(|entry| entry.arrived_at == sent_at && entry.what != What::Records);
-            if world.ledger.is_on_its_way(key, since) {
-                let is_ordinary =
-                    request.session_epoch == -1 && request.replica_id < 0 && request.max_bytes >= 0;
-                if brought_nothing || !is_ordinary || world.limits.iter().any(|(_, limit)| *limit == 0) {
-                    world.count("same fetch twice at once, excused", 1);
-                } else {
-                    let what = format!(
-                        "{topic:?}/{} at {} to {broker}",
-                        asked.partition, asked.fetch_offset
-                    );
-                    world.violate(sent_at, "single flight", what);
-                }
+            if world.ledger.is_on_its_way(key, since) && passes_no_cache(request) {
+                world.count("the same fetch twice at once: passed through", 1);
+            } else if world.ledger.is_on_its_way(key, since) && brought_nothing {
+                world.count("the same fetch twice at once: another brought only a part", 1);
+            } else if world.ledger.is_on_its_way(key, since) && !was_off {
+                let what = format!(
+                    "{topic:?}/{} at {} to {broker}",
+                    asked.partition, asked.fetch_offset
+                );
+                world.violate(sent_at, "single flight", what);
             }
             keys.push(key);
         }
@@ -434,6 +435,22 @@ fn what(response: &FetchResponse, topic: &TopicRef, asked: &FetchPartition) -> W
         Some((_, data)) if data.records_size_bytes() > 0 => What::Records,
         Some(_) => What::Empty,
     }
+}
+
+/// Whether the cache leaves a request to the broker: followers, sessions, limits, offsets and isolation levels that do
+/// not exist, zero ids, and partitions that are named twice.
+fn passes_no_cache(request: &FetchRequest) -> bool {
+    let mut seen = Vec::new();
+    let is_odd = request.partitions().any(|(topic, asked)| {
+        let is_again = seen.contains(&(topic, asked.partition));
+        seen.push((topic, asked.partition));
+        is_again || asked.fetch_offset < 0 || *topic == TopicRef::Id(TopicId::ZERO)
+    });
+    is_odd
+        || request.session_epoch != -1
+        || request.replica_id >= 0
+        || request.max_bytes < 0
+        || request.isolation_level > 1
 }
 
 /// A request in one line.

@@ -1,5 +1,6 @@
 //! One partition with the whole history of its log: what lay where, and from when until when brokers served it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::batch::{Batch, Content};
@@ -17,16 +18,27 @@ pub(crate) enum Fate {
     Dropped,
 }
 
+/// When something stopped being served.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gone {
+    /// By the leader.
+    pub(crate) at: u64,
+    /// By the last of those that took themselves for the leader.
+    pub(crate) everywhere_at: u64,
+}
+
 /// A batch that lay in the log, or lies there. Times are milliseconds since the start.
 #[derive(Clone, Debug)]
 pub(crate) struct Fact {
     pub(crate) batch: Arc<Batch>,
     /// When it came below the high watermark, and thus before consumers.
     pub(crate) replicated_at: Option<u64>,
-    /// When the last broker stopped serving it because the cleaner had rewritten it.
-    pub(crate) rewritten_at: Option<u64>,
-    /// When the last broker stopped serving what lay there for any other reason.
-    pub(crate) removed_at: Option<u64>,
+    /// The cleaner has rewritten it.
+    pub(crate) rewritten: Option<Gone>,
+    /// What lay there has gone for any other reason.
+    pub(crate) removed: Option<Gone>,
+    /// From when until when the leader had it for consumers; the last time is `u64::MAX` while it has.
+    pub(crate) spans: Vec<(u64, u64)>,
     /// What readers of committed data make of it, and since when.
     pub(crate) fates: Vec<(u64, Fate)>,
     /// What the cleaner made it from.
@@ -115,9 +127,13 @@ impl Partition {
     }
 
     /// When what changes now has stopped being served: a deposed leader goes on for a while.
-    fn gone_at(&self, now: u64) -> u64 {
+    fn gone(&self, now: u64) -> Gone {
         let past = self.past.as_ref();
-        past.map_or(now, |past| now.max(past.believed_until[place(past.leader)]))
+        let believed_until = past.map_or(now, |past| past.believed_until[place(past.leader)]);
+        Gone {
+            at: now,
+            everywhere_at: believed_until.max(now),
+        }
     }
 
     pub(crate) fn append(&mut self, mut content: Content, now: u64) {
@@ -132,8 +148,9 @@ impl Partition {
         self.facts.push(Fact {
             batch: Arc::new(batch),
             replicated_at: None,
-            rewritten_at: None,
-            removed_at: None,
+            rewritten: None,
+            removed: None,
+            spans: Vec::new(),
             fates: Vec::new(),
             earlier,
         });
@@ -183,8 +200,8 @@ impl Partition {
             believed_until,
         });
         let epoch = self.log.leader_epoch() + 1;
-        let gone_at = self.gone_at(now);
-        self.remove(gone_at, |batch| batch.last() >= offset);
+        let gone = self.gone(now);
+        self.remove(gone, |batch| batch.last() >= offset);
         self.leader = to;
         self.catching_up = false;
         self.log.truncate(offset);
@@ -198,32 +215,35 @@ impl Partition {
     pub(crate) fn move_start(&mut self, start: i64, now: u64) {
         self.log.move_start(start);
         let start = self.log.start;
-        let gone_at = self.gone_at(now);
-        self.remove(gone_at, |batch| batch.last() < start);
+        let gone = self.gone(now);
+        self.remove(gone, |batch| batch.last() < start);
         self.settle(now);
     }
 
-    /// The topic is gone; the last broker hears of it at `gone_at`.
-    pub(crate) fn delete(&mut self, gone_at: u64) {
-        self.remove(gone_at, |_| true);
+    /// The topic is gone; the last broker hears of it at `everywhere_at`.
+    pub(crate) fn delete(&mut self, now: u64, everywhere_at: u64) {
+        let gone = Gone {
+            at: now,
+            everywhere_at,
+        };
+        self.remove(gone, |_| true);
     }
 
-    fn remove(&mut self, gone_at: u64, concerned: impl Fn(&Batch) -> bool) {
+    fn remove(&mut self, gone: Gone, concerned: impl Fn(&Batch) -> bool) {
         for fact in &mut self.facts {
-            if fact.removed_at.is_none() && concerned(&fact.batch) {
-                fact.removed_at = Some(gone_at);
+            if fact.removed.is_none() && concerned(&fact.batch) {
+                fact.removed = Some(gone);
             }
         }
         let facts = &self.facts;
-        self.vanished
-            .retain(|entry| facts[entry.fact].removed_at.is_none());
+        self.vanished.retain(|entry| facts[entry.fact].removed.is_none());
     }
 
     /// Runs the cleaner over what is committed and lies in closed segments.
     pub(crate) fn clean(&mut self, dice: &mut Dice, now: u64) {
         let stable = self.log.last_stable_offset(self.log.high_watermark);
         let below = stable.min(*self.log.segments.last().unwrap_or(&0));
-        let gone_at = self.gone_at(now);
+        let gone = self.gone(now);
         let before = self.log.entries.clone();
         let mut kept = Vec::with_capacity(before.len());
         for entry in &before {
@@ -236,12 +256,12 @@ impl Partition {
                 Cleaned::Rewritten(content) => {
                     let fact = self.remember(Batch::new(content), Some(entry.fact));
                     self.facts[fact].fates = self.facts[entry.fact].fates.clone();
-                    self.facts[entry.fact].rewritten_at = Some(gone_at);
+                    self.facts[entry.fact].rewritten = Some(gone);
                     let batch = Arc::clone(&self.facts[fact].batch);
                     kept.push(Entry { fact, batch });
                 }
                 Cleaned::Vanished => {
-                    self.facts[entry.fact].rewritten_at = Some(gone_at);
+                    self.facts[entry.fact].rewritten = Some(gone);
                     let marker = entry.batch.is_control().then_some(entry.batch.base());
                     self.log.index.retain(|each| Some(each.marker) != marker);
                     if !entry.batch.content.transactional {
@@ -297,7 +317,7 @@ impl Partition {
 
     /// The new leader's cleaner may have come less far than the old one's: some of what was rewritten is there again.
     fn uncover(&mut self, dice: &mut Dice, now: u64) {
-        let gone_at = self.gone_at(now);
+        let gone = self.gone(now);
         for at in 0..self.log.entries.len() {
             let fact = self.log.entries[at].fact;
             let Some(earlier) = self.facts[fact].earlier else {
@@ -306,8 +326,8 @@ impl Partition {
             if self.facts[fact].batch.content.transactional || !dice.chance(300) {
                 continue;
             }
-            self.facts[fact].rewritten_at = Some(gone_at);
-            self.facts[earlier].rewritten_at = None;
+            self.facts[fact].rewritten = Some(gone);
+            self.facts[earlier].rewritten = None;
             let batch = Arc::clone(&self.facts[earlier].batch);
             self.log.entries[at] = Entry { fact: earlier, batch };
         }
@@ -316,16 +336,37 @@ impl Partition {
                 self.vanished.push(entry);
                 continue;
             }
-            self.facts[entry.fact].rewritten_at = None;
+            self.facts[entry.fact].rewritten = None;
             let at = self.log.position(entry.batch.base());
             self.log.entries.insert(at, entry);
+        }
+    }
+
+    /// Writes down which batches the leader has for consumers from now on.
+    fn note_spans(&mut self, now: u64) {
+        let log = &self.log;
+        let is_visible = |entry: &&Entry| entry.batch.last() >= log.start;
+        let visible = log.entries.iter().filter(is_visible).map(|entry| entry.fact);
+        let visible: BTreeSet<FactId> = visible.collect();
+        for (id, fact) in self.facts.iter_mut().enumerate() {
+            let is_open = fact.spans.last().is_some_and(|(_, until)| *until == u64::MAX);
+            match (is_open, visible.contains(&id)) {
+                (false, true) => fact.spans.push((now, u64::MAX)),
+                (true, false) => {
+                    if let Some((_, until)) = fact.spans.last_mut() {
+                        *until = now;
+                    }
+                }
+                _ => {}
+            }
         }
     }
 
     /// Writes down what the change that has just been made means for consumers.
     fn settle(&mut self, now: u64) {
         let stable = self.log.last_stable_offset(self.log.high_watermark);
-        let gone_at = self.gone_at(now);
+        let gone = self.gone(now);
+        self.note_spans(now);
         for entry in &self.log.entries {
             let batch = &entry.batch;
             let fact = &mut self.facts[entry.fact];
@@ -338,7 +379,7 @@ impl Partition {
             let (fate, at) = match decided {
                 Some(fate) if batch.last() < stable || was_decided => (fate, now),
                 // The transaction is open again; the deposed leader still says otherwise.
-                _ => (Fate::Unstable, if was_decided { gone_at } else { now }),
+                _ => (Fate::Unstable, if was_decided { gone.everywhere_at } else { now }),
             };
             if before.is_none_or(|(_, known)| known != fate) {
                 let at = before.map_or(at, |(since, _)| at.max(since));

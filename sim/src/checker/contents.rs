@@ -3,7 +3,7 @@
 use kachet::core::wire::{BatchEntry, Batches, FetchPartition, PartitionData, TopicRef};
 
 use super::{Case, Finding};
-use crate::partition::{Fact, Partition};
+use crate::partition::{Fact, Gone, Partition};
 
 /// The records of one partition of an answer.
 pub(super) struct Contents<'a> {
@@ -98,20 +98,22 @@ fn in_time(case: &Case<'_>, topic: &TopicRef, index: i32, fact: &Fact) -> Option
     if fact.replicated_at.is_none() {
         return finding("shape", "not replicated yet".to_owned());
     }
-    match (fact.removed_at, fact.rewritten_at) {
-        (Some(removed_at), _) if removed_at < case.since => finding(
+    let gone_at = |gone: Option<Gone>| gone.map_or(u64::MAX, |gone| gone.everywhere_at);
+    let (removed_at, rewritten_at) = (gone_at(fact.removed), gone_at(fact.rewritten));
+    if removed_at < case.since {
+        return finding(
             "stale",
             format!("removed at {removed_at} ms, due until {} ms", case.since),
-        ),
-        (_, Some(rewritten_at)) if rewritten_at < case.clean_since => finding(
-            "stale",
-            format!(
-                "rewritten at {rewritten_at} ms, due until {} ms",
-                case.clean_since
-            ),
-        ),
-        _ => None,
+        );
     }
+    if rewritten_at < case.clean_since {
+        let what = format!(
+            "rewritten at {rewritten_at} ms, due until {} ms",
+            case.clean_since
+        );
+        return finding("stale", what);
+    }
+    None
 }
 
 /// The first batch contains the offset asked for or follows the gap that it lies in; each other follows the one before it.
@@ -127,41 +129,38 @@ fn order(case: &Case<'_>, asked: &FetchPartition, history: &Partition, batches: 
             ));
         }
         if base > next && !was_gap(case, history, next, fact) {
-            findings.push((
-                "shape",
-                format!("nothing between {next} and {base}, where the log has batches"),
-            ));
+            let there: Vec<_> = between(history, next, base)
+                .map(|fact| fact.batch.base())
+                .collect();
+            let what = format!("nothing between {next} and {base}, where the log has batches at {there:?}");
+            findings.push(("shape", what));
         }
         next = last + 1;
     }
     findings
 }
 
-/// Whether at some moment, lately enough, brokers had `following` and nothing between `from` and it.
+/// Every batch that ever lay between `from` and `to`, as far as consumers could see it.
+fn between(history: &Partition, from: i64, to: i64) -> impl Iterator<Item = &Fact> {
+    let lies_there = move |fact: &&Fact| fact.batch.last() >= from && fact.batch.base() < to;
+    let facts = history.facts.iter().filter(lies_there);
+    facts.filter(|fact| fact.replicated_at.is_some())
+}
+
+/// Whether at some moment, lately enough, a leader had `following` and nothing between `from` and it.
 fn was_gap(case: &Case<'_>, history: &Partition, from: i64, following: &Fact) -> bool {
-    let between = history.facts.iter().filter(|fact| {
-        fact.batch.last() >= from
-            && fact.batch.base() < following.batch.base()
-            && fact.replicated_at.is_some()
-    });
-    let between: Vec<&Fact> = between.collect();
-    let gone = |fact: &Fact| match (fact.rewritten_at, fact.removed_at) {
-        (Some(rewritten), Some(removed)) => Some(rewritten.min(removed)),
-        (rewritten, removed) => rewritten.or(removed),
+    let between: Vec<&Fact> = between(history, from, following.batch.base()).collect();
+    let is_there = |fact: &Fact, at: u64| {
+        fact.spans
+            .iter()
+            .any(|(since, until)| (*since..*until).contains(&at))
     };
-    // A gap has come about when the last of them went, and lasts until one is there again.
-    let begins = between
-        .iter()
-        .map(|fact| gone(fact).unwrap_or(u64::MAX))
-        .max()
-        .unwrap_or(0);
-    let before = between
-        .iter()
-        .filter_map(|fact| fact.replicated_at)
-        .min()
-        .unwrap_or(u64::MAX);
-    let appeared = following.replicated_at.unwrap_or(0);
-    let is_gap_now = begins <= case.now;
-    let was_gap_before = before > appeared.max(case.clean_since);
-    is_gap_now || was_gap_before
+    // Something changed at these moments only. A deposed leader shows for a while what was before.
+    let since = case.clean_since.saturating_sub(case.rumour_ms);
+    let facts = between.iter().copied().chain([following]);
+    let changes = facts.flat_map(|fact| fact.spans.iter().flat_map(|(from, until)| [*from, *until]));
+    let mut moments = changes
+        .filter(|at| (since..=case.now).contains(at))
+        .chain([since]);
+    moments.any(|at| is_there(following, at) && !between.iter().any(|fact| is_there(fact, at)))
 }

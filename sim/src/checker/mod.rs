@@ -36,6 +36,8 @@ struct Case<'a> {
     since: u64,
     /// The same for what only the cleaner changes.
     clean_since: u64,
+    /// How long brokers may go on believing in what has changed.
+    rumour_ms: u64,
 }
 
 /// Judges an answer, and notes what is wrong with it.
@@ -48,6 +50,7 @@ pub(crate) fn judge(simulation: &Simulation, asked: &Asked, outcome: &Result<Fet
         now,
         since: simulation.profile.true_since(asked.arrived_at),
         clean_since: simulation.profile.clean_since(asked.arrived_at),
+        rumour_ms: simulation.profile.rumour_ms,
     };
     let findings = match outcome {
         Ok(response) => case.response(&simulation.profile, response),
@@ -196,7 +199,7 @@ impl Case<'_> {
         if data.preferred_read_replica >= 0 {
             let is_told = brought(&|what| what == What::Redirect);
             expect(is_told, "no failure of its own", "a redirect that no broker gave");
-            expect(contents.bytes == 0, "shape", "a redirect with records");
+            return expect(contents.bytes == 0, "shape", "a redirect with records");
         }
         if contents.bytes == 0 {
             // Beside others that took up the limit a partition may be empty; alone, only a broker knows that there is
