@@ -332,7 +332,7 @@ impl Cluster {
         let old = &mut self.topics[topic];
         let gone_at = until.iter().copied().max().unwrap_or(now);
         for partition in &mut old.partitions {
-            partition.delete(now, gone_at);
+            partition.delete(gone_at);
         }
         old.known_until = until;
         let (name, generation) = (old.name.clone(), now);

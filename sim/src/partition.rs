@@ -18,25 +18,16 @@ pub(crate) enum Fate {
     Dropped,
 }
 
-/// When something stopped being served.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Gone {
-    /// By the leader.
-    pub(crate) at: u64,
-    /// By the last of those that took themselves for the leader.
-    pub(crate) everywhere_at: u64,
-}
-
 /// A batch that lay in the log, or lies there. Times are milliseconds since the start.
 #[derive(Clone, Debug)]
 pub(crate) struct Fact {
     pub(crate) batch: Arc<Batch>,
     /// When it came below the high watermark, and thus before consumers.
     pub(crate) replicated_at: Option<u64>,
-    /// The cleaner has rewritten it.
-    pub(crate) rewritten: Option<Gone>,
-    /// What lay there has gone for any other reason.
-    pub(crate) removed: Option<Gone>,
+    /// When the last of those that took themselves for the leader stopped serving it because it was rewritten.
+    pub(crate) rewritten: Option<u64>,
+    /// The same for what lay there, for any other reason.
+    pub(crate) removed: Option<u64>,
     /// From when until when the leader had it for consumers; the last time is `u64::MAX` while it has.
     pub(crate) spans: Vec<(u64, u64)>,
     /// What readers of committed data make of it, and since when.
@@ -127,13 +118,9 @@ impl Partition {
     }
 
     /// When what changes now has stopped being served: a deposed leader goes on for a while.
-    fn gone(&self, now: u64) -> Gone {
+    fn gone_at(&self, now: u64) -> u64 {
         let past = self.past.as_ref();
-        let believed_until = past.map_or(now, |past| past.believed_until[place(past.leader)]);
-        Gone {
-            at: now,
-            everywhere_at: believed_until.max(now),
-        }
+        past.map_or(now, |past| now.max(past.believed_until[place(past.leader)]))
     }
 
     pub(crate) fn append(&mut self, mut content: Content, now: u64) {
@@ -200,8 +187,8 @@ impl Partition {
             believed_until,
         });
         let epoch = self.log.leader_epoch() + 1;
-        let gone = self.gone(now);
-        self.remove(gone, |batch| batch.last() >= offset);
+        let gone_at = self.gone_at(now);
+        self.remove(gone_at, |batch| batch.last() >= offset);
         self.leader = to;
         self.catching_up = false;
         self.log.truncate(offset);
@@ -215,24 +202,20 @@ impl Partition {
     pub(crate) fn move_start(&mut self, start: i64, now: u64) {
         self.log.move_start(start);
         let start = self.log.start;
-        let gone = self.gone(now);
-        self.remove(gone, |batch| batch.last() < start);
+        let gone_at = self.gone_at(now);
+        self.remove(gone_at, |batch| batch.last() < start);
         self.settle(now);
     }
 
-    /// The topic is gone; the last broker hears of it at `everywhere_at`.
-    pub(crate) fn delete(&mut self, now: u64, everywhere_at: u64) {
-        let gone = Gone {
-            at: now,
-            everywhere_at,
-        };
-        self.remove(gone, |_| true);
+    /// The topic is gone; the last broker hears of it at `gone_at`.
+    pub(crate) fn delete(&mut self, gone_at: u64) {
+        self.remove(gone_at, |_| true);
     }
 
-    fn remove(&mut self, gone: Gone, concerned: impl Fn(&Batch) -> bool) {
+    fn remove(&mut self, gone_at: u64, concerned: impl Fn(&Batch) -> bool) {
         for fact in &mut self.facts {
             if fact.removed.is_none() && concerned(&fact.batch) {
-                fact.removed = Some(gone);
+                fact.removed = Some(gone_at);
             }
         }
         let facts = &self.facts;
@@ -243,7 +226,7 @@ impl Partition {
     pub(crate) fn clean(&mut self, dice: &mut Dice, now: u64) {
         let stable = self.log.last_stable_offset(self.log.high_watermark);
         let below = stable.min(*self.log.segments.last().unwrap_or(&0));
-        let gone = self.gone(now);
+        let gone_at = self.gone_at(now);
         let before = self.log.entries.clone();
         let mut kept = Vec::with_capacity(before.len());
         for entry in &before {
@@ -254,14 +237,13 @@ impl Partition {
             match self.cleaned(&entry.batch, &before, dice) {
                 Cleaned::Kept => kept.push(entry.clone()),
                 Cleaned::Rewritten(content) => {
-                    let fact = self.remember(Batch::new(content), Some(entry.fact));
-                    self.facts[fact].fates = self.facts[entry.fact].fates.clone();
-                    self.facts[entry.fact].rewritten = Some(gone);
+                    let fact = self.rewritten(content, entry.fact);
+                    self.facts[entry.fact].rewritten = Some(gone_at);
                     let batch = Arc::clone(&self.facts[fact].batch);
                     kept.push(Entry { fact, batch });
                 }
                 Cleaned::Vanished => {
-                    self.facts[entry.fact].rewritten = Some(gone);
+                    self.facts[entry.fact].rewritten = Some(gone_at);
                     let marker = entry.batch.is_control().then_some(entry.batch.base());
                     self.log.index.retain(|each| Some(each.marker) != marker);
                     if !entry.batch.content.transactional {
@@ -272,6 +254,19 @@ impl Partition {
         }
         self.log.entries = kept;
         self.settle(now);
+    }
+
+    /// The batch that the cleaner made. One that it had made before, byte for byte, is back.
+    fn rewritten(&mut self, content: Content, earlier: FactId) -> FactId {
+        let batch = Batch::new(content);
+        let is_same = |fact: &Fact| fact.batch.bytes == batch.bytes && fact.removed.is_none();
+        let fact = match self.facts.iter().position(is_same) {
+            Some(known) => known,
+            None => self.remember(batch, Some(earlier)),
+        };
+        self.facts[fact].rewritten = None;
+        self.facts[fact].fates = self.facts[earlier].fates.clone();
+        fact
     }
 
     fn cleaned(&self, batch: &Batch, before: &[Entry], dice: &mut Dice) -> Cleaned {
@@ -317,7 +312,7 @@ impl Partition {
 
     /// The new leader's cleaner may have come less far than the old one's: some of what was rewritten is there again.
     fn uncover(&mut self, dice: &mut Dice, now: u64) {
-        let gone = self.gone(now);
+        let gone_at = self.gone_at(now);
         for at in 0..self.log.entries.len() {
             let fact = self.log.entries[at].fact;
             let Some(earlier) = self.facts[fact].earlier else {
@@ -326,7 +321,7 @@ impl Partition {
             if self.facts[fact].batch.content.transactional || !dice.chance(300) {
                 continue;
             }
-            self.facts[fact].rewritten = Some(gone);
+            self.facts[fact].rewritten = Some(gone_at);
             self.facts[earlier].rewritten = None;
             let batch = Arc::clone(&self.facts[earlier].batch);
             self.log.entries[at] = Entry { fact: earlier, batch };
@@ -365,7 +360,7 @@ impl Partition {
     /// Writes down what the change that has just been made means for consumers.
     fn settle(&mut self, now: u64) {
         let stable = self.log.last_stable_offset(self.log.high_watermark);
-        let gone = self.gone(now);
+        let gone_at = self.gone_at(now);
         self.note_spans(now);
         for entry in &self.log.entries {
             let batch = &entry.batch;
@@ -379,7 +374,7 @@ impl Partition {
             let (fate, at) = match decided {
                 Some(fate) if batch.last() < stable || was_decided => (fate, now),
                 // The transaction is open again; the deposed leader still says otherwise.
-                _ => (Fate::Unstable, if was_decided { gone.everywhere_at } else { now }),
+                _ => (Fate::Unstable, if was_decided { gone_at } else { now }),
             };
             if before.is_none_or(|(_, known)| known != fate) {
                 let at = before.map_or(at, |(since, _)| at.max(since));

@@ -3,7 +3,7 @@
 use kachet::core::wire::{BatchEntry, Batches, FetchPartition, PartitionData, TopicRef};
 
 use super::{Case, Finding};
-use crate::partition::{Fact, Gone, Partition};
+use crate::partition::{Fact, Partition};
 
 /// The records of one partition of an answer.
 pub(super) struct Contents<'a> {
@@ -98,8 +98,10 @@ fn in_time(case: &Case<'_>, topic: &TopicRef, index: i32, fact: &Fact) -> Option
     if fact.replicated_at.is_none() {
         return finding("shape", "not replicated yet".to_owned());
     }
-    let gone_at = |gone: Option<Gone>| gone.map_or(u64::MAX, |gone| gone.everywhere_at);
-    let (removed_at, rewritten_at) = (gone_at(fact.removed), gone_at(fact.rewritten));
+    let (removed_at, rewritten_at) = (
+        fact.removed.unwrap_or(u64::MAX),
+        fact.rewritten.unwrap_or(u64::MAX),
+    );
     if removed_at < case.since {
         return finding(
             "stale",
