@@ -8,8 +8,8 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use kachet::cache::Cache;
 use kachet::core::wire::{
-    FETCH_VERSION_TOPIC_IDS, FetchPartition, FetchRequest, FetchResponse, FetchTopic, TaggedFields, TopicId,
-    TopicRef, WireStr,
+    FETCH_VERSION_TOPIC_IDS, FetchPartition, FetchRequest, FetchResponse, FetchTopic, RecordBytes,
+    TaggedFields, TopicId, TopicRef, WireStr,
 };
 use kachet::transport::{Request, Response, Transport, TransportError};
 use tokio::time::{sleep, timeout};
@@ -88,14 +88,12 @@ impl Client {
                 let _ = timeout(Duration::from_millis(patience), self.fetch(&call)).await;
                 continue;
             }
-            let held = self.fetch(&call).await;
-            if let Some(response) = held {
+            if let Some((response, held)) = self.fetch(&call).await {
                 self.go_on(&call, &response);
                 if self.dice.chance(rates.holds) {
-                    let number = self.simulation.world().begin(self.simulation.now());
                     sleep(Duration::from_millis(patience)).await;
                     drop(response);
-                    self.simulation.world().outstanding.remove(&number);
+                    drop(held);
                 }
             }
         }
@@ -141,12 +139,15 @@ impl Client {
         }
     }
 
-    /// Sends one fetch, judges the answer and gives it.
-    async fn fetch(&self, call: &Call) -> Option<FetchResponse> {
+    /// Sends one fetch, judges the answer and gives it, together with the note that it is held.
+    async fn fetch(&self, call: &Call) -> Option<(FetchResponse, Holding)> {
         let simulation = &*self.simulation;
         let arrived_at = simulation.now();
         let number = simulation.world().begin(arrived_at);
-        let holding = Holding { simulation, number };
+        let holding = Holding {
+            simulation: Arc::clone(&self.simulation),
+            number,
+        };
         let asked = Asked {
             arrived_at,
             request: call.request.clone(),
@@ -185,8 +186,7 @@ impl Client {
         }
         checker::judge(simulation, &asked, &outcome);
         checker::judge_size(simulation, &self.front.statistics());
-        drop(holding);
-        outcome.ok()
+        outcome.ok().map(|response| (response, holding))
     }
 
     /// Reads on behind what came.
@@ -201,7 +201,7 @@ impl Client {
             let records = data
                 .records
                 .as_ref()
-                .map(|records| records.to_bytes())
+                .map(RecordBytes::to_bytes)
                 .unwrap_or_default();
             let batches = kachet::core::wire::Batches::new(&records);
             let last = batches.filter_map(Result::ok).filter_map(|entry| match entry {
@@ -370,12 +370,12 @@ fn add(request: &mut FetchRequest, topic: TopicRef, asked: FetchPartition) {
 }
 
 /// Somebody waits for an answer or looks at it, until this is dropped.
-struct Holding<'a> {
-    simulation: &'a Simulation,
+struct Holding {
+    simulation: Arc<Simulation>,
     number: u64,
 }
 
-impl Drop for Holding<'_> {
+impl Drop for Holding {
     fn drop(&mut self) {
         self.simulation.world().outstanding.remove(&self.number);
     }
@@ -391,7 +391,7 @@ fn shown(outcome: &Result<FetchResponse, TransportError>) -> String {
         let records = data
             .records
             .as_ref()
-            .map(|records| records.to_bytes())
+            .map(RecordBytes::to_bytes)
             .unwrap_or_default();
         let aborted = data.aborted_transactions.as_ref();
         format!(

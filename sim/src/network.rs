@@ -36,10 +36,17 @@ struct Passage {
     dice: Dice,
     there: Duration,
     back: Duration,
-    resets_before: bool,
-    resets_after: bool,
-    is_lost_before: bool,
-    is_lost_after: bool,
+    /// What goes wrong before the broker has the request.
+    before: Mishap,
+    /// What goes wrong once the broker has answered.
+    after: Mishap,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mishap {
+    None,
+    Reset,
+    Lost,
 }
 
 impl Simulation {
@@ -52,14 +59,18 @@ impl Simulation {
         if dice.chance(rates.slow) {
             back += Duration::from_millis(dice.between(1, self.profile.slow_ms));
         }
+        let mut mishap = |reset: u32| match (dice.chance(reset), dice.chance(rates.lost)) {
+            (_, true) => Mishap::Lost,
+            (true, false) => Mishap::Reset,
+            (false, false) => Mishap::None,
+        };
+        let (before, after) = (mishap(rates.reset_before), mishap(rates.reset_after));
         Passage {
+            dice,
             there,
             back,
-            resets_before: dice.chance(rates.reset_before),
-            resets_after: dice.chance(rates.reset_after),
-            is_lost_before: dice.chance(rates.lost),
-            is_lost_after: dice.chance(rates.lost),
-            dice,
+            before,
+            after,
         }
     }
 }
@@ -132,19 +143,19 @@ impl SimulatedNetwork {
             if self.is_down(broker) {
                 return Err(connect_error(broker));
             }
-            if passage.is_lost_before {
+            if passage.before == Mishap::Lost {
                 pending::<()>().await;
             }
             sleep(passage.there).await;
-            if passage.resets_before || self.is_down(broker) {
+            if passage.before == Mishap::Reset || self.is_down(broker) {
                 return Err(closed());
             }
             let answer = handle.await;
-            if passage.is_lost_after {
+            if passage.after == Mishap::Lost {
                 pending::<()>().await;
             }
             sleep(passage.back).await;
-            if passage.resets_after {
+            if passage.after == Mishap::Reset {
                 Err(closed())
             } else {
                 Ok(answer)

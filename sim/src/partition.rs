@@ -147,8 +147,8 @@ impl Partition {
     /// Moves the high watermark to the end of the log or to a batch before it, and some followers' knowledge of it.
     pub(crate) fn replicate(&mut self, dice: &mut Dice, now: u64) {
         let behind = dice.below(3).saturating_sub(1);
-        let ends = self.log.entries.iter().rev().map(|entry| entry.batch.last() + 1);
-        let reached = ends.skip(behind).next().unwrap_or(self.log.high_watermark);
+        let mut ends = self.log.entries.iter().rev().map(|entry| entry.batch.last() + 1);
+        let reached = ends.nth(behind).unwrap_or(self.log.high_watermark);
         let reached = if behind == 0 { self.log.end } else { reached };
         self.log.high_watermark = self.log.high_watermark.max(reached);
         self.catching_up = false;
@@ -265,7 +265,8 @@ impl Partition {
             None => self.remember(batch, Some(earlier)),
         };
         self.facts[fact].rewritten = None;
-        self.facts[fact].fates = self.facts[earlier].fates.clone();
+        let fates = self.facts[earlier].fates.clone();
+        self.facts[fact].fates = fates;
         fact
     }
 

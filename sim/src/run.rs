@@ -34,13 +34,14 @@ pub struct Outcome {
 }
 
 thread_local! {
-    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// The words of panics on this thread; `None` while no simulation runs on it.
+    static PANICS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
 /// Runs one seed. `verbose` writes every event to stderr.
 pub fn run(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> Outcome {
     remember_panics();
-    PANICS.take();
+    PANICS.set(Some(Vec::new()));
     let simulated = panic::catch_unwind(AssertUnwindSafe(|| {
         let runtime = Builder::new_current_thread()
             .enable_time()
@@ -53,7 +54,7 @@ pub fn run(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> Outcome {
         Ok(Err(error)) => broken("runtime", error.to_string()),
         Err(_) => Outcome::default(),
     };
-    for what in PANICS.take() {
+    for what in PANICS.take().unwrap_or_default() {
         outcome.violations.push(Violation {
             at_ms: 0,
             rule: "panic",
@@ -75,8 +76,17 @@ fn broken(rule: &'static str, what: String) -> Outcome {
 fn remember_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        panic::set_hook(Box::new(|panic| {
-            PANICS.with_borrow_mut(|panics| panics.push(panic.to_string()))
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            let is_simulated = PANICS.with_borrow_mut(|panics| {
+                panics
+                    .as_mut()
+                    .map(|panics| panics.push(panic.to_string()))
+                    .is_some()
+            });
+            if !is_simulated {
+                usual(panic);
+            }
         }));
     });
 }

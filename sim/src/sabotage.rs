@@ -186,7 +186,7 @@ fn spoil(sabotage: Sabotage, response: &mut FetchResponse) {
                 }
             }
             Sabotage::DropAborted => {
-                data.aborted_transactions = data.aborted_transactions.as_ref().map(|_| Vec::new())
+                data.aborted_transactions = data.aborted_transactions.as_ref().map(|_| Vec::new());
             }
             Sabotage::InventWatermark => data.high_watermark += 1000,
             Sabotage::InventError => {

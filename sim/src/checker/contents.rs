@@ -1,6 +1,6 @@
 //! The batches of an answer: each lay in the log to the byte, lately enough, and nothing between them is left out.
 
-use kachet::core::wire::{BatchEntry, Batches, FetchPartition, PartitionData, TopicRef};
+use kachet::core::wire::{BatchEntry, Batches, FetchPartition, PartitionData, RecordBytes, TopicRef};
 
 use super::{Case, Finding};
 use crate::partition::{Fact, Partition};
@@ -22,7 +22,7 @@ pub(super) fn read<'a>(case: &'a Case<'_>, topic: &TopicRef, data: &PartitionDat
     let records = data
         .records
         .as_ref()
-        .map(|records| records.to_bytes())
+        .map(RecordBytes::to_bytes)
         .unwrap_or_default();
     let mut contents = Contents {
         bytes: records.len(),
@@ -38,7 +38,7 @@ pub(super) fn read<'a>(case: &'a Case<'_>, topic: &TopicRef, data: &PartitionDat
         .collect();
     let mut home = None;
     let mut walk = Batches::new(&records);
-    while let Some(entry) = walk.next() {
+    for entry in walk.by_ref() {
         let Ok(BatchEntry::Batch(batch)) = entry else {
             contents
                 .findings
