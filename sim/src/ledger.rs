@@ -40,7 +40,7 @@ pub(crate) struct Watermarks {
 #[derive(Clone, Debug)]
 struct Flight {
     sent_at: u64,
-    /// One for each partition, over everything on which its answer depends.
+    /// One for each partition, over everything on which its answer depends. None if nobody can join the flight.
     keys: Vec<u64>,
 }
 

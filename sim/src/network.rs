@@ -313,7 +313,10 @@ impl SimulatedNetwork {
                 );
                 world.violate(sent_at, "single flight", what);
             }
-            keys.push(key);
+            // Who asks by himself flies alone.
+            if !brought_nothing {
+                keys.push(key);
+            }
         }
         let number = world.ledger.depart(sent_at, keys);
         drop(world);
