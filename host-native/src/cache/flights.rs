@@ -7,7 +7,7 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kachet_core::cache::Plan;
+use kachet_core::cache::{Plan, ResponseRoom};
 use kachet_core::storage::Storage;
 use kachet_core::time::Instant;
 use kachet_core::wire::{
@@ -108,9 +108,8 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             let broker = broker.clone();
             tokio::spawn(async move { on_the_table.fly(&broker, version, own, &announce).await });
         }
-        let committed = request.isolation_level == READ_COMMITTED;
         let limit = WAIT_LIMIT + Duration::from_millis(request.max_wait_ms.max(0).unsigned_abs().into());
-        let landed = tokio::time::timeout(limit, land(boarding.awaited, alone, committed)).await;
+        let landed = tokio::time::timeout(limit, land(boarding.awaited, alone, &request)).await;
         let answer = match landed {
             Ok(Landed::Complete(answer)) => answer,
             Ok(Landed::Incomplete) => self.ask(broker, version, request).await,
@@ -271,7 +270,10 @@ enum Landed {
 
 /// Waits for every flight and puts the answer together. `alone` says that there is one flight, for exactly this
 /// request, so that its response is the answer as it is.
-async fn land(awaited: Vec<Awaited>, alone: bool, committed: bool) -> Landed {
+async fn land(awaited: Vec<Awaited>, alone: bool, request: &FetchRequest) -> Landed {
+    let committed = request.isolation_level == READ_COMMITTED;
+    // In its own flight each partition may have been the first, and kept a batch that does not fit here (H12).
+    let mut room = ResponseRoom::new(usize::try_from(request.max_bytes).unwrap_or(0));
     let mut answer = FetchResponse::default();
     for Awaited {
         topic,
@@ -293,7 +295,11 @@ async fn land(awaited: Vec<Awaited>, alone: bool, committed: bool) -> Landed {
             return Landed::Complete(Ok(Arc::unwrap_or_clone(response)));
         }
         match find(&response, &topic, asked.partition) {
-            Some(data) if !left_out(data, &asked, committed) => add(&mut answer, topic, data.clone()),
+            Some(data) if !left_out(data, &asked, committed) => {
+                let mut data = data.clone();
+                room.cut_to_fit(&mut data, usize::try_from(asked.partition_max_bytes).unwrap_or(0));
+                add(&mut answer, topic, data);
+            }
             _ => return Landed::Incomplete,
         }
         if is_own {
