@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use kachet::cache::Cache;
+use kachet::core::storage::Storage;
 use kachet::core::wire::{
     FETCH_VERSION_TOPIC_IDS, FetchPartition, FetchRequest, FetchResponse, FetchTopic, RecordBytes,
     TaggedFields, TopicId, TopicRef, WireStr,
@@ -17,7 +17,6 @@ use tokio::time::{sleep, timeout};
 use crate::checker::{self, Asked};
 use crate::cluster::{Cluster, Topic, node};
 use crate::dice::{Dice, digest};
-use crate::network::SimulatedNetwork;
 use crate::partition::Partition;
 use crate::sabotage::Saboteur;
 use crate::world::Simulation;
@@ -29,7 +28,7 @@ const SLOTS: u64 = 16;
 const HANG_MS: u64 = 900_000;
 
 /// What clients talk to.
-pub(crate) type Front = Saboteur<Cache<SimulatedNetwork>>;
+pub(crate) type Front<S> = Saboteur<S>;
 
 /// How a client chooses offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +38,9 @@ enum Habit {
     Tail,
 }
 
-pub(crate) struct Client {
+pub(crate) struct Client<S: Storage> {
     simulation: Arc<Simulation>,
-    front: Arc<Front>,
+    front: Arc<Front<S>>,
     number: u64,
     dice: Dice,
     habit: Habit,
@@ -58,8 +57,8 @@ struct Call {
     is_ordinary: bool,
 }
 
-impl Client {
-    pub(crate) fn new(simulation: &Arc<Simulation>, front: &Arc<Front>, number: u32) -> Self {
+impl<S: Storage + 'static> Client<S> {
+    pub(crate) fn new(simulation: &Arc<Simulation>, front: &Arc<Front<S>>, number: u32) -> Self {
         let mut dice = simulation.dice(0x1000 + u64::from(number));
         Self {
             simulation: Arc::clone(simulation),
@@ -185,7 +184,7 @@ impl Client {
             });
         }
         checker::judge(simulation, &asked, &outcome);
-        checker::judge_size(simulation, &self.front.statistics());
+        checker::judge_size(simulation, &self.front.statistics(), self.front.below().audit());
         outcome.ok().map(|response| (response, holding))
     }
 

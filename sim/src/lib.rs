@@ -23,6 +23,7 @@ mod partition;
 mod profile;
 mod run;
 mod sabotage;
+mod storage;
 mod world;
 
 pub use run::{Outcome, run};

@@ -30,8 +30,9 @@ pub(crate) struct Fact {
     pub(crate) removed: Option<u64>,
     /// From when until when the leader had it for consumers; the last time is `u64::MAX` while it has.
     pub(crate) spans: Vec<(u64, u64)>,
-    /// What readers of committed data make of it, and since when.
-    pub(crate) fates: Vec<(u64, Fate)>,
+    /// What readers of committed data make of it, from when until when. While some take a deposed leader for the leader,
+    /// both what it says and what the new one says holds.
+    pub(crate) fates: Vec<(u64, u64, Fate)>,
     /// What the cleaner made it from.
     earlier: Option<FactId>,
 }
@@ -370,16 +371,17 @@ impl Partition {
                 fact.replicated_at.get_or_insert(now);
             }
             let decided = outcome(&self.log, batch);
-            let before = fact.fates.last().copied();
-            let was_decided = before.is_some_and(|(_, fate)| fate != Fate::Unstable);
-            let (fate, at) = match decided {
-                Some(fate) if batch.last() < stable || was_decided => (fate, now),
-                // The transaction is open again; the deposed leader still says otherwise.
-                _ => (Fate::Unstable, if was_decided { gone_at } else { now }),
+            let before = fact.fates.last().map(|(.., fate)| *fate);
+            let was_decided = before.is_some_and(|fate| fate != Fate::Unstable);
+            let fate = match decided {
+                Some(fate) if batch.last() < stable || was_decided => fate,
+                _ => Fate::Unstable,
             };
-            if before.is_none_or(|(_, known)| known != fate) {
-                let at = before.map_or(at, |(since, _)| at.max(since));
-                fact.fates.push((at, fate));
+            if before != Some(fate) {
+                if let Some((_, until, _)) = fact.fates.last_mut() {
+                    *until = if was_decided { gone_at } else { now };
+                }
+                fact.fates.push((now, u64::MAX, fate));
             }
         }
     }

@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-use kachet::cache::Cache;
+use kachet::cache::{Cache, CacheBuilder};
+use kachet::core::storage::faulty::FaultRates;
 use kachet::core::time::MaxStaleness;
 use kachet::transport::Transport;
 
@@ -65,6 +66,12 @@ pub(crate) struct Profile {
     pub(crate) topics: u32,
     pub(crate) partitions: u32,
     pub(crate) size_limit_bytes: u64,
+    /// How large segments are, if not as large as the cache chooses.
+    pub(crate) segment_size_bytes: Option<u32>,
+    /// How often a storage other than memory fails; `None` for memory.
+    pub(crate) storage: Option<FaultRates>,
+    /// How often, in a thousand, a change of the cluster is a crash of the cache instead.
+    pub(crate) crash: u32,
     pub(crate) max_staleness: MaxStaleness,
     pub(crate) compacted_max_staleness: MaxStaleness,
     pub(crate) clients: u32,
@@ -86,20 +93,9 @@ pub(crate) struct Profile {
     pub(crate) client: ClientRates,
 }
 
-impl Profile {
-    pub(crate) fn draw(seed: u64) -> Self {
-        let mut dice = Dice::new(seed, 1);
-        let calm = dice.chance(100);
-        let mut rate = |most: u64| {
-            let none = calm || dice.chance(350);
-            let drawn = dice.between(1, most);
-            if none {
-                0
-            } else {
-                u32::try_from(drawn).unwrap_or(0)
-            }
-        };
-        let cluster = ClusterRates {
+impl ClusterRates {
+    fn draw(rate: &mut impl FnMut(u64) -> u32) -> Self {
+        Self {
             append: 40,
             transaction: 40,
             replicate: 20,
@@ -110,8 +106,13 @@ impl Profile {
             unclean_election: rate(8),
             recreate_topic: rate(4),
             broker_down: rate(3),
-        };
-        let requests = RequestRates {
+        }
+    }
+}
+
+impl RequestRates {
+    fn draw(rate: &mut impl FnMut(u64) -> u32) -> Self {
+        Self {
             slow: rate(100),
             reset_before: rate(40),
             reset_after: rate(40),
@@ -123,8 +124,13 @@ impl Profile {
             reordered: rate(200),
             duplicated: rate(60),
             configs_denied: rate(200),
-        };
-        let client = ClientRates {
+        }
+    }
+}
+
+impl ClientRates {
+    fn draw(rate: &mut impl FnMut(u64) -> u32) -> Self {
+        Self {
             committed: 100 + rate(800),
             by_name: rate(1000),
             odd_limits: rate(200),
@@ -138,13 +144,55 @@ impl Profile {
             resize: rate(15),
             invalidate: rate(15),
             odd_kinds: rate(40),
+        }
+    }
+}
+
+/// How a storage other than memory fails.
+fn storage_faults(rate: &mut impl FnMut(u64) -> u32) -> FaultRates {
+    FaultRates {
+        error_per_mille: rate(60),
+        full_per_mille: rate(60),
+        torn_append_per_mille: rate(60),
+        short_read_per_mille: rate(60),
+        bit_flip_per_mille: rate(60),
+        bad_sector_per_mille: rate(60),
+        delay_per_mille: rate(300),
+        not_now_per_mille: rate(700),
+    }
+}
+
+impl Profile {
+    pub(crate) fn draw(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, 1);
+        let calm = dice.chance(100);
+        let mut rate = |most: u64| {
+            let none = calm || dice.chance(350);
+            let drawn = dice.between(1, most);
+            if none {
+                0
+            } else {
+                u32::try_from(drawn).unwrap_or(0)
+            }
         };
+        let cluster = ClusterRates::draw(&mut rate);
+        let requests = RequestRates::draw(&mut rate);
+        let client = ClientRates::draw(&mut rate);
+        let faulty = storage_faults(&mut rate);
+        let storage = dice.chance(500).then_some(faulty);
         let within = |millis| MaxStaleness::Within(Duration::from_millis(millis));
         Self {
             brokers: dice.pick(&[1, 1, 2, 3]),
             topics: dice.pick(&[1, 1, 2, 3]),
             partitions: dice.pick(&[1, 1, 2]),
             size_limit_bytes: dice.pick(&[4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20]),
+            segment_size_bytes: dice.pick(&[None, None, Some(4 << 10), Some(64 << 10)]),
+            crash: if storage.is_some() && dice.chance(500) {
+                20
+            } else {
+                0
+            },
+            storage,
             max_staleness: match dice.below(8) {
                 0 => MaxStaleness::Forever,
                 1 => within(0),
@@ -176,14 +224,26 @@ impl Profile {
         }
     }
 
-    /// The cache under test. Storage and its faults are to be plugged in here, and a crash is to drop what this gives and
-    /// call it again over the same storage.
-    pub(crate) fn cache<T: Transport>(&self, transport: T) -> Cache<T> {
-        Cache::builder(transport)
+    /// The cache under test, but for its storage.
+    pub(crate) fn cache<T: Transport>(&self, transport: T) -> CacheBuilder<T> {
+        let builder = Cache::builder(transport)
             .size_limit_bytes(self.size_limit_bytes)
             .max_staleness(self.max_staleness)
-            .compacted_max_staleness(self.compacted_max_staleness)
-            .build()
+            .compacted_max_staleness(self.compacted_max_staleness);
+        match self.segment_size_bytes {
+            Some(size_bytes) => builder.segment_size_bytes(size_bytes),
+            None => builder,
+        }
+    }
+
+    /// How long the storage may take to remove what it is told to, in milliseconds. One that fails at it is asked again when
+    /// room is needed, which may be never; until then what it holds counts.
+    pub(crate) fn removal_ms(&self) -> u64 {
+        match self.storage {
+            None => 0,
+            Some(rates) if rates.error_per_mille == 0 => 2000,
+            Some(_) => u64::MAX,
+        }
     }
 
     /// From when on something must have been true to be told to a request that arrived at `arrived_at`.

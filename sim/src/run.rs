@@ -1,12 +1,16 @@
 //! One seed from beginning to end.
 
 use core::cell::RefCell;
+use core::pin::pin;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Once};
 
-use futures_util::future::join_all;
+use futures_util::future::select;
+use kachet::cache::Cache;
+use kachet::core::storage::Storage;
+use kachet::core::storage::faulty::FaultKind;
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -15,10 +19,18 @@ use crate::checker;
 use crate::clients::{Client, Front};
 use crate::network::SimulatedNetwork;
 use crate::sabotage::{Sabotage, Saboteur};
+use crate::storage::{Medium, SurvivingStorage};
 use crate::world::{Simulation, Violation};
 
 /// How long after the last request every task of the cache must have ended.
 const QUIET_MS: u64 = 300_000;
+
+/// What empty tables may take once everything is dropped.
+const LEFT_BYTES_MAX: u64 = 4 << 10;
+/// How long dropping everything may take.
+const CLEAR_TIME: Duration = Duration::from_secs(5);
+/// How often a restart after a crash is tried.
+const RESTORES_MAX: u32 = 4;
 
 /// What a seed came to.
 #[derive(Clone, Debug, Default)]
@@ -99,32 +111,118 @@ async fn simulate(seed: u64, verbose: bool, sabotage: Option<Sabotage>) -> Outco
     let network = SimulatedNetwork {
         simulation: Arc::clone(&simulation),
     };
-    let front = Arc::new(Saboteur::new(simulation.profile.cache(network), sabotage));
-    let mut clients = JoinSet::new();
-    for number in 0..simulation.profile.clients {
-        clients.spawn(Client::new(&simulation, &front, number).run());
-    }
-    let cluster = tokio::spawn(befall(Arc::clone(&simulation), Arc::clone(&front)));
-    while let Some(ended) = clients.join_next().await {
-        if let Err(error) = ended {
-            simulation
-                .world()
-                .violate(simulation.now(), "panic", error.to_string());
+    let builder = simulation.profile.cache(network);
+    match simulation.profile.storage {
+        None => {
+            live(
+                &simulation,
+                builder.build(),
+                sabotage,
+                |_| core::future::ready(()),
+            )
+            .await
+        }
+        Some(rates) => {
+            let medium = Medium::new(seed, rates);
+            let cache = builder.storage(medium.handle()).build();
+            let outcome = live(&simulation, cache, sabotage, |front| {
+                crash(Arc::clone(&simulation), Arc::clone(&medium), front)
+            });
+            let mut outcome = outcome.await;
+            for kind in FaultKind::ALL {
+                let count = medium.faults.injected(kind);
+                *outcome
+                    .tally
+                    .entry(format!("fault: storage {kind:?}"))
+                    .or_default() += count;
+            }
+            outcome
         }
     }
-    cluster.abort();
-    let _ = join_all([cluster]).await;
+}
+
+/// The cache crashes, and another one takes over what is left on the medium.
+async fn crash(simulation: Arc<Simulation>, medium: Arc<Medium>, front: Arc<Front<SurvivingStorage>>) {
+    medium.crash().await;
+    let now = simulation.now();
+    let limit = front.statistics().limit_bytes;
+    for attempt in 0..RESTORES_MAX {
+        // The last attempt is to succeed.
+        medium.faults.switch(attempt + 1 < RESTORES_MAX);
+        let network = SimulatedNetwork {
+            simulation: Arc::clone(&simulation),
+        };
+        let builder = simulation.profile.cache(network).size_limit_bytes(limit);
+        let restored = builder.storage(medium.handle()).restore().await;
+        medium.faults.switch(true);
+        let mut world = simulation.world();
+        match restored {
+            Ok((cache, restored)) => {
+                world.count("change: crash of the cache", 1);
+                world.event(now, "crash", || format!("{restored:?}"));
+                drop(world);
+                return front.replace(cache);
+            }
+            Err(error) => world.event(now, "crash", || error.to_string()),
+        }
+    }
+    simulation.world().violate(
+        now,
+        "restore",
+        "a storage without faults was not restored".to_owned(),
+    );
+}
+
+/// The clients and the cluster, until all is over.
+async fn live<S: Storage + 'static, C: Future<Output = ()> + Send>(
+    simulation: &Arc<Simulation>,
+    cache: Cache<SimulatedNetwork, S>,
+    sabotage: Option<Sabotage>,
+    crash: impl Fn(Arc<Front<S>>) -> C,
+) -> Outcome {
+    let front = Arc::new(Saboteur::new(cache, sabotage));
+    let mut clients = JoinSet::new();
+    for number in 0..simulation.profile.clients {
+        clients.spawn(Client::new(simulation, &front, number).run());
+    }
+    let all_clients = async {
+        while let Some(ended) = clients.join_next().await {
+            if let Err(error) = ended {
+                simulation
+                    .world()
+                    .violate(simulation.now(), "panic", error.to_string());
+            }
+        }
+    };
+    let cluster = befall(simulation, &front, crash);
+    // The cluster goes on changing no longer than there are clients to see it.
+    select(
+        pin!(all_clients),
+        pin!(async {
+            cluster.await;
+            core::future::pending::<()>().await;
+        }),
+    )
+    .await;
     sleep(Duration::from_millis(QUIET_MS)).await;
-    settle(&simulation, &front);
-    outcome(&simulation, &front)
+    settle(simulation, &front).await;
+    outcome(simulation, &front)
 }
 
 /// Has the cluster change until the simulation ends.
-async fn befall(simulation: Arc<Simulation>, front: Arc<Front>) {
+async fn befall<S: Storage + 'static, C: Future<Output = ()>>(
+    simulation: &Simulation,
+    front: &Arc<Front<S>>,
+    crash: impl Fn(Arc<Front<S>>) -> C,
+) {
     let mut dice = simulation.dice(3);
     for _ in 0..simulation.profile.cluster_steps {
         let pause = dice.between(1, 2 * simulation.profile.cluster_pause_ms);
         sleep(Duration::from_millis(pause)).await;
+        if dice.chance(simulation.profile.crash) {
+            crash(Arc::clone(front)).await;
+            continue;
+        }
         let now = simulation.now();
         {
             let mut world = simulation.world();
@@ -133,21 +231,24 @@ async fn befall(simulation: Arc<Simulation>, front: Arc<Front>) {
             world.event(now, "change", || format!("{change:?} {told}"));
         }
         simulation.changed.notify_waiters();
-        checker::judge_size(&simulation, &front.statistics());
+        checker::judge_size(simulation, &front.statistics(), front.below().audit());
     }
 }
 
 /// Nothing may be left at the end: no task, and no memory once everything is dropped.
-fn settle(simulation: &Simulation, front: &Front) {
+async fn settle<S: Storage + 'static>(simulation: &Simulation, front: &Front<S>) {
     let now = simulation.now();
     let tasks = Handle::current().metrics().num_alive_tasks();
     front.below().clear();
+    // A storage other than memory is told of it by a task.
+    sleep(CLEAR_TIME).await;
     let statistics = front.below().statistics();
     let mut world = simulation.world();
     if tasks > 0 {
         world.violate(now, "task leak", format!("{tasks} tasks are left"));
     }
-    if statistics.size_bytes > 0 || statistics.batches > 0 {
+    let removes = simulation.profile.removal_ms() < u64::MAX;
+    if (removes && statistics.size_bytes > LEFT_BYTES_MAX) || statistics.batches > 0 {
         let what = format!(
             "{} bytes and {} batches are counted after everything was dropped",
             statistics.size_bytes, statistics.batches
@@ -159,7 +260,7 @@ fn settle(simulation: &Simulation, front: &Front) {
     }
 }
 
-fn outcome(simulation: &Simulation, front: &Front) -> Outcome {
+fn outcome<S: Storage + 'static>(simulation: &Simulation, front: &Front<S>) -> Outcome {
     let mut world = simulation.world();
     for (name, figure) in front.below().statistics().named() {
         if !["size_bytes", "limit_bytes", "batches", "partitions"].contains(&name) {

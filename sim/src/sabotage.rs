@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::BytesMut;
 use kachet::cache::Cache;
 use kachet::core::statistics::Statistics;
+use kachet::core::storage::Storage;
 use kachet::core::wire::{BatchEntry, Batches, FetchRequest, FetchResponse, RecordBytes};
 use kachet::transport::{ApiVersions, BrokerAddress, Request, Response, Transport, TransportError};
 
@@ -45,26 +46,32 @@ pub enum Sabotage {
 }
 
 /// What clients talk to: the cache, and whoever meddles with it.
-pub(crate) struct Saboteur<T> {
-    below: T,
+pub(crate) struct Saboteur<S: Storage> {
+    /// Another one after a crash.
+    below: Mutex<Cache<SimulatedNetwork, S>>,
     sabotage: Option<Sabotage>,
     /// Counts the requests, so that only some of them are meddled with.
     requests: Mutex<u64>,
     served: Mutex<BTreeMap<String, FetchResponse>>,
 }
 
-impl<T> Saboteur<T> {
-    pub(crate) fn new(below: T, sabotage: Option<Sabotage>) -> Self {
+impl<S: Storage> Saboteur<S> {
+    pub(crate) fn new(below: Cache<SimulatedNetwork, S>, sabotage: Option<Sabotage>) -> Self {
         Self {
-            below,
+            below: Mutex::new(below),
             sabotage,
             requests: Mutex::new(0),
             served: Mutex::default(),
         }
     }
 
-    pub(crate) fn below(&self) -> &T {
-        &self.below
+    pub(crate) fn below(&self) -> Cache<SimulatedNetwork, S> {
+        self.below.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another cache in the place of the one that there was.
+    pub(crate) fn replace(&self, below: Cache<SimulatedNetwork, S>) {
+        *self.below.lock().unwrap_or_else(PoisonError::into_inner) = below;
     }
 
     /// Whether it is this request's turn.
@@ -75,9 +82,9 @@ impl<T> Saboteur<T> {
     }
 }
 
-impl Saboteur<Cache<SimulatedNetwork>> {
+impl<S: Storage + 'static> Saboteur<S> {
     pub(crate) fn statistics(&self) -> Statistics {
-        let mut statistics = self.below.statistics();
+        let mut statistics = self.below().statistics();
         if self.sabotage == Some(Sabotage::Swell) {
             statistics.size_bytes *= 2;
         }
@@ -111,7 +118,7 @@ impl Saboteur<Cache<SimulatedNetwork>> {
             }
             Sabotage::AskAlone => {
                 let sent = Request::Fetch { version, request };
-                return fetched(self.below.transport().round_trip(broker, sent).await?, broker);
+                return fetched(self.below().transport().round_trip(broker, sent).await?, broker);
             }
             Sabotage::LeakTask if strikes => drop(tokio::spawn(core::future::pending::<()>())),
             Sabotage::Panic if strikes => {
@@ -126,7 +133,7 @@ impl Saboteur<Cache<SimulatedNetwork>> {
             _ => {}
         }
         let mut response = fetched(
-            self.below
+            self.below()
                 .round_trip(broker, Request::Fetch { version, request })
                 .await?,
             broker,
@@ -198,18 +205,18 @@ fn spoil(sabotage: Sabotage, response: &mut FetchResponse) {
     }
 }
 
-impl Transport for Saboteur<Cache<SimulatedNetwork>> {
+impl<S: Storage + 'static> Transport for Saboteur<S> {
     async fn round_trip(&self, broker: &BrokerAddress, request: Request) -> Result<Response, TransportError> {
         match (self.sabotage, request) {
             (Some(sabotage), Request::Fetch { version, request }) => self
                 .sabotaged(sabotage, broker, version, request)
                 .await
                 .map(Response::Fetch),
-            (_, request) => self.below.round_trip(broker, request).await,
+            (_, request) => self.below().round_trip(broker, request).await,
         }
     }
 
     async fn api_versions(&self, broker: &BrokerAddress) -> Result<Arc<ApiVersions>, TransportError> {
-        self.below.api_versions(broker).await
+        self.below().api_versions(broker).await
     }
 }

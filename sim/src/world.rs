@@ -126,16 +126,17 @@ impl World {
 
     /// The size limit that must hold: the highest of those that were in force since the oldest answer was asked for that
     /// is still held, because a lower one cannot take memory from readers (H26).
-    pub(crate) fn limit_in_force(&self) -> u64 {
+    ///
+    /// A storage other than memory is given `grace_ms` to remove what a lower limit takes from it.
+    pub(crate) fn limit_in_force(&self, now: u64, grace_ms: u64) -> u64 {
         let current = self.limits.last().map_or(0, |(_, limit)| *limit);
-        let Some(oldest) = self.outstanding.values().min() else {
-            return current;
-        };
+        let oldest = self.outstanding.values().copied().min().unwrap_or(now);
+        let oldest = oldest.min(now.saturating_sub(grace_ms));
         // The limit at that moment, and every later one.
         let first = self
             .limits
             .iter()
-            .rposition(|(from, _)| from < oldest)
+            .rposition(|(from, _)| *from < oldest)
             .unwrap_or(0);
         let since = self.limits[first..].iter().map(|(_, limit)| *limit);
         since.max().unwrap_or(current)

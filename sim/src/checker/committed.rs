@@ -58,12 +58,6 @@ pub(super) fn check(
 
 /// Whether a batch had this fate at some moment, lately enough.
 fn was(case: &Case<'_>, fact: &Fact, fate: Fate) -> bool {
-    let ends = fact
-        .fates
-        .iter()
-        .skip(1)
-        .map(|(since, _)| *since)
-        .chain([u64::MAX]);
-    let mut spans = fact.fates.iter().zip(ends);
-    spans.any(|((since, each), end)| *each == fate && *since <= case.now && end >= case.since)
+    let mut fates = fact.fates.iter();
+    fates.any(|(from, until, each)| *each == fate && *from <= case.now && *until >= case.since)
 }

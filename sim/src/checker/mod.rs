@@ -66,14 +66,19 @@ pub(crate) fn judge(simulation: &Simulation, asked: &Asked, outcome: &Result<Fet
     }
 }
 
-/// Holds the cache's figures against the limit that is in force (H26).
-pub(crate) fn judge_size(simulation: &Simulation, statistics: &Statistics) {
+/// Holds the cache's figures against the limit that is in force, and against a sum over all that it holds (H26).
+pub(crate) fn judge_size(simulation: &Simulation, statistics: &Statistics, audit: (u64, u64)) {
     let now = simulation.now();
     let mut world = simulation.world();
-    let limit = world.limit_in_force();
+    let limit = world.limit_in_force(now, simulation.profile.removal_ms());
     if statistics.size_bytes > limit {
         let what = format!("{} bytes, the limit is {limit}", statistics.size_bytes);
         world.violate(now, "size limit", what);
+    }
+    let (counted, summed) = audit;
+    if counted != summed {
+        let what = format!("{counted} bytes are counted, {summed} are there");
+        world.violate(now, "accounting", what);
     }
 }
 
