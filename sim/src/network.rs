@@ -17,7 +17,7 @@ use crate::broker::{Asked, Reading, Told, response};
 use crate::dice::{Dice, digest, mix};
 use crate::ledger::{Entry, What};
 use crate::partition::place;
-use crate::world::Simulation;
+use crate::world::{CRASHES, Simulation};
 
 /// Errors that a broker gives for one partition at any time.
 const PARTITION_ERRORS: [i16; 6] = [56, 9, 6, 29, 78, 2];
@@ -298,7 +298,9 @@ impl SimulatedNetwork {
             let mut brought = world.ledger.brought(topic, asked.partition, 0);
             brought.any(|entry| entry.arrived_at == sent_at && entry.what != What::Records)
         });
-        let was_off = world.limits.iter().any(|(_, limit)| *limit == 0);
+        // Whoever goes on waiting for a cache that has crashed does so beside the one that took over.
+        let has_crashed = world.tally.contains_key(CRASHES);
+        let was_off = has_crashed || world.limits.iter().any(|(_, limit)| *limit == 0);
         let mut keys = Vec::new();
         for (topic, asked) in request.partitions() {
             let key = shared ^ digest(format!("{topic:?} {asked:?}").as_bytes());

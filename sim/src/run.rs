@@ -20,7 +20,7 @@ use crate::clients::{Client, Front};
 use crate::network::SimulatedNetwork;
 use crate::sabotage::{Sabotage, Saboteur};
 use crate::storage::{Medium, SurvivingStorage};
-use crate::world::{Simulation, Violation};
+use crate::world::{CRASHES, Simulation, Violation};
 
 /// How long after the last request every task of the cache must have ended.
 const QUIET_MS: u64 = 300_000;
@@ -158,7 +158,7 @@ async fn crash(simulation: Arc<Simulation>, medium: Arc<Medium>, front: Arc<Fron
         let mut world = simulation.world();
         match restored {
             Ok((cache, restored)) => {
-                world.count("change: crash of the cache", 1);
+                world.count(CRASHES, 1);
                 world.event(now, "crash", || format!("{restored:?}"));
                 drop(world);
                 return front.replace(cache);

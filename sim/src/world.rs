@@ -11,6 +11,9 @@ use crate::dice::{Dice, digest, mix};
 use crate::ledger::Ledger;
 use crate::profile::Profile;
 
+/// What crashes of the cache are counted under.
+pub(crate) const CRASHES: &str = "change: crash of the cache";
+
 /// What went against a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
