@@ -5,6 +5,7 @@ mod kafka;
 mod licences;
 mod process;
 mod project;
+mod simulation;
 mod steps;
 mod system;
 mod test;
@@ -55,6 +56,8 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Run the cache against simulated brokers, networks and clients, one world for each seed.
+    Sim(simulation::Options),
     /// Check the style rules that no other tool knows: file sizes, names, leftovers, panics in libraries.
     Tidy,
     /// Check that every dependency's licence is one that the project accepts.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Ci => test::run(&wanted(true, true, true)),
         Command::Setup => test::set_up(),
         Command::Kafka { port, dir, keep } => told(&kafka::play(port, dir.as_deref(), keep)),
+        Command::Sim(options) => told(&simulation::run(&options)),
         Command::Tidy => told(&tidy::run()),
         Command::Licences => told(&licences::run()),
     };

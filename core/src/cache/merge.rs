@@ -5,7 +5,7 @@ use core::mem;
 
 use hashbrown::HashMap;
 
-use super::plan::{Limits, Outcome, Plan, PlannedTopic};
+use super::plan::{Outcome, Plan, PlannedPartition, PlannedTopic};
 use crate::wire::{
     BatchEntry, Batches, FetchResponse, FetchableTopic, PartitionData, RecordBytes, TaggedFields, TopicRef,
 };
@@ -38,14 +38,11 @@ impl Plan {
             return upstream;
         }
         let mut answered = by_identity(mem::take(&mut upstream.topics));
-        let mut given = Given {
-            limits,
-            size_bytes: 0,
-        };
+        let mut room = ResponseRoom::new(limits.max_bytes);
         let mut late = Vec::new();
         let mut topics = Vec::with_capacity(planned.len());
         for topic in planned {
-            let (merged, failed) = merge_topic(topic, &mut answered, &mut given);
+            let (merged, failed) = merge_topic(topic, &mut answered, &mut room);
             topics.push(merged);
             late.extend(failed);
         }
@@ -63,16 +60,21 @@ const UNKNOWN_TOPIC_ID: i16 = 100;
 fn merge_topic(
     planned: PlannedTopic,
     answered: &mut Answered,
-    given: &mut Given,
+    room: &mut ResponseRoom,
 ) -> (FetchableTopic, Option<FetchableTopic>) {
     let (mut partitions, mut failed) = (Vec::new(), Vec::new());
-    for (index, hit) in planned.partitions {
+    for PlannedPartition {
+        index,
+        limit_bytes,
+        hit,
+    } in planned.partitions
+    {
         // One that upstream leaves out is left out here: there is nothing true to say of it.
         let upstream = || answered.remove(&(planned.topic.clone(), index));
         let Some(mut data) = hit.or_else(upstream) else {
             continue;
         };
-        given.cut_to_fit(&mut data);
+        room.cut_to_fit(&mut data, limit_bytes);
         if matches!(data.error_code, UNKNOWN_TOPIC_OR_PARTITION | UNKNOWN_TOPIC_ID) {
             failed.push(data);
         } else {
@@ -104,22 +106,33 @@ fn by_identity(topics: Vec<FetchableTopic>) -> Answered {
     answered
 }
 
-/// Keeps the whole response within its limit.
-struct Given {
-    limits: Limits,
-    size_bytes: usize,
+/// Keeps an answer that is put together from several within its limits, partition by partition in request order.
+#[derive(Clone, Debug)]
+pub struct ResponseRoom {
+    left_bytes: usize,
+    /// No partition has given anything yet.
+    first: bool,
 }
 
-impl Given {
-    /// The first partition with records keeps its first batch whatever the limit says; behind it, batches that do
-    /// not fit are left off whole.
-    fn cut_to_fit(&mut self, data: &mut PartitionData) {
-        let Some(records) = &mut data.records else { return };
-        let left = self.limits.max_bytes.saturating_sub(self.size_bytes);
-        if records.size_bytes() > left {
-            *records = whole_batches_within(records, left, self.size_bytes == 0);
+impl ResponseRoom {
+    /// Room for `max_bytes` of records.
+    pub fn new(max_bytes: usize) -> Self {
+        Self {
+            left_bytes: max_bytes,
+            first: true,
         }
-        self.size_bytes += records.size_bytes();
+    }
+
+    /// The first partition with records keeps its first batch whatever the limits say; behind it, batches that do
+    /// not fit are left off whole. Whoever gave the records may have taken the partition for the first one.
+    pub fn cut_to_fit(&mut self, data: &mut PartitionData, partition_max_bytes: usize) {
+        let Some(records) = &mut data.records else { return };
+        let left = self.left_bytes.min(partition_max_bytes);
+        if records.size_bytes() > left {
+            *records = whole_batches_within(records, left, self.first);
+        }
+        self.first &= records.is_empty();
+        self.left_bytes = self.left_bytes.saturating_sub(records.size_bytes());
     }
 }
 

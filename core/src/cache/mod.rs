@@ -33,6 +33,7 @@ use hashbrown::HashMap;
 pub use self::absorb::{Absorbed, Harvest};
 pub use self::cold::{ColdRead, ReadFault, Warmed};
 pub use self::memory::MemoryCache;
+pub use self::merge::ResponseRoom;
 pub use self::plan::Plan;
 pub use self::restore::{RestoreError, Restored};
 pub use crate::engine::{Done, Job};

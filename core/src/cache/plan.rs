@@ -50,7 +50,15 @@ pub(super) enum Outcome {
 #[derive(Clone, Debug)]
 pub(super) struct PlannedTopic {
     pub(super) topic: TopicRef,
-    pub(super) partitions: Vec<(i32, Option<PartitionData>)>,
+    pub(super) partitions: Vec<PlannedPartition>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct PlannedPartition {
+    pub(super) index: i32,
+    /// How many bytes of records it may give, unless it is the first that gives any.
+    pub(super) limit_bytes: usize,
+    pub(super) hit: Option<PartitionData>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +188,7 @@ impl<R: SegmentReader> Cache<R> {
         let answers = answers
             .iter()
             .flat_map(|topic| &topic.partitions)
-            .filter_map(|(_, hit)| hit.as_ref());
+            .filter_map(|partition| partition.hit.as_ref());
         let (hits, hit_bytes) = answers.fold((0, 0), |(hits, bytes), data| {
             (hits + 1, bytes + data.records_size_bytes())
         });
@@ -242,7 +250,7 @@ fn only_misses(mut request: FetchRequest, planned: &[PlannedTopic]) -> FetchRequ
             .into_iter()
             .zip(&planned.partitions);
         topic.partitions = partitions
-            .filter(|(_, (_, hit))| hit.is_none())
+            .filter(|(_, planned)| planned.hit.is_none())
             .map(|(asked, _)| asked)
             .collect();
     }
@@ -285,7 +293,11 @@ impl<R: SegmentReader> Walk<'_, R> {
                     walked.bytes_before_miss.get_or_insert(walked.hit_bytes);
                 }
             }
-            (asked.partition, hit)
+            PlannedPartition {
+                index: asked.partition,
+                limit_bytes: usize::try_from(asked.partition_max_bytes).unwrap_or(0),
+                hit,
+            }
         });
         let partitions = partitions.collect();
         PlannedTopic {
@@ -461,7 +473,7 @@ impl From<PlannedTopic> for FetchableTopic {
             partitions: planned
                 .partitions
                 .into_iter()
-                .filter_map(|(_, hit)| hit)
+                .filter_map(|partition| partition.hit)
                 .collect(),
             unknown_tags: TaggedFields::default(),
         }

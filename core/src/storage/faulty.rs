@@ -345,7 +345,9 @@ impl<S: Storage> FaultyStorage<S> {
     ///
     /// Fails only if the storage below does.
     pub async fn crash(&mut self) -> Result<(), StorageError> {
-        let stored = self.inner.list().await?;
+        let mut stored = self.inner.list().await?;
+        // A list comes in any order, and the seed alone is to decide.
+        stored.sort_by_key(|each| each.id);
         for segment in core::mem::take(&mut self.unsealed) {
             let Some(size_bytes) = stored.iter().find(|each| each.id == segment) else {
                 continue;

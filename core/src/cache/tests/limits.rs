@@ -78,6 +78,41 @@ fn a_merged_answer_keeps_to_the_limit_in_request_order() {
     assert_eq!(sizes, [size, size]);
 }
 
+#[test]
+fn a_hit_behind_a_miss_keeps_its_first_batch_whole_only_if_the_miss_gave_nothing() {
+    let mut cache = cache_of(1 << 20);
+    absorb(
+        &mut cache,
+        &request_of(&[(1, 0)]),
+        &response_of(vec![data(1, 30, batch(0, 10))]),
+    );
+    let mut asked = request_of(&[(0, 0), (1, 0)]);
+    asked.topics[0].partitions[1].partition_max_bytes = 1;
+    let sizes = |upstream: Bytes| {
+        let plan = cache.plan(asked.clone(), at(0));
+        let answer = plan.merge(response_of(vec![data(0, 30, upstream)]));
+        let sizes = answer.partitions().map(|(_, data)| data.records_size_bytes());
+        sizes.collect::<Vec<_>>()
+    };
+    let size = batch(0, 10).len();
+    assert_eq!(sizes(batch(0, 10)), [size, 0]);
+    assert_eq!(sizes(Bytes::new()), [0, size]);
+}
+
+#[test]
+fn a_miss_behind_a_hit_is_cut_to_its_own_limit() {
+    let mut cache = cache_of(1 << 20);
+    fill(&mut cache, 0, 100, &[batch(0, 10)]);
+    let mut asked = request_of(&[(0, 0), (1, 0)]);
+    asked.topics[0].partitions[1].partition_max_bytes = 1;
+    // Upstream was asked for partition 1 alone, so that it gives its first batch whole.
+    let answer = cache
+        .plan(asked, at(0))
+        .merge(response_of(vec![data(1, 30, batch(0, 10))]));
+    let sizes = answer.partitions().map(|(_, data)| data.records_size_bytes());
+    assert_eq!(sizes.collect::<Vec<_>>(), [batch(0, 10).len(), 0]);
+}
+
 /// A batch of about a kibibyte.
 fn large(base: i64) -> Bytes {
     make(Shape {

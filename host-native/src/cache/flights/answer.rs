@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use kachet_core::cache::ResponseRoom;
 use kachet_core::wire::{
-    FetchPartition, FetchResponse, FetchableTopic, PartitionData, RecordBytes, TaggedFields, TopicRef,
+    FetchPartition, FetchResponse, FetchableTopic, PartitionData, TaggedFields, TopicRef,
 };
 use tokio::time::Instant as Deadline;
 
@@ -32,8 +33,7 @@ pub(super) enum Arrival {
 struct Answer {
     response: FetchResponse,
     committed: bool,
-    /// What the partitions may still take up together.
-    room_bytes: usize,
+    room: ResponseRoom,
 }
 
 /// What the answer is made for.
@@ -56,7 +56,7 @@ pub(super) async fn land(awaited: Vec<Awaited>, give_up_at: Deadline, asked: Ask
     let mut answer = Answer {
         response: FetchResponse::default(),
         committed: asked.committed,
-        room_bytes: usize::try_from(asked.max_bytes).unwrap_or(0),
+        room: ResponseRoom::new(usize::try_from(asked.max_bytes).unwrap_or(0)),
     };
     for (each, response) in awaited.into_iter().zip(responses) {
         if asked.alone || response.error_code != 0 {
@@ -107,23 +107,10 @@ impl Answer {
         true
     }
 
-    /// Each flight had the whole limit to itself, and its first batch came whatever the limits. What does not fit behind
-    /// others comes empty, as from a broker (H12).
+    /// In its own flight each partition may have been the first, and kept a batch that does not fit here (H12).
     fn add(&mut self, topic: TopicRef, mut data: PartitionData, partition_max_bytes: i32) {
-        let limit_bytes = usize::try_from(partition_max_bytes)
-            .unwrap_or(0)
-            .min(self.room_bytes);
-        let is_first = self
-            .response
-            .partitions()
-            .all(|(_, data)| data.records_size_bytes() == 0);
-        let size_bytes = data.records_size_bytes();
-        if size_bytes > limit_bytes && !is_first {
-            data.records = Some(RecordBytes::empty());
-            data.aborted_transactions.iter_mut().for_each(Vec::clear);
-        } else {
-            self.room_bytes = self.room_bytes.saturating_sub(size_bytes);
-        }
+        let limit_bytes = usize::try_from(partition_max_bytes).unwrap_or(0);
+        self.room.cut_to_fit(&mut data, limit_bytes);
         match self.response.topics.last_mut() {
             Some(last) if last.topic == topic => last.partitions.push(data),
             _ => self.response.topics.push(FetchableTopic {
