@@ -11,7 +11,7 @@ use self::contents::{Contents, read};
 use crate::cluster::Topic;
 use crate::ledger::What;
 use crate::profile::Profile;
-use crate::world::{Simulation, World};
+use crate::world::{CRASHES, Simulation, World};
 
 const READ_COMMITTED: i8 = 1;
 
@@ -242,7 +242,13 @@ impl Case<'_> {
             data.log_start_offset,
         );
         let known_high = high == behind || named.iter().any(|each| each.high.contains(&high));
-        let known_stable = stable == behind
+        // What a cache was restored from tells it nothing of what is stable, which readers of uncommitted data need not
+        // know.
+        let untold = stable == -1
+            && self.asked.request.isolation_level != READ_COMMITTED
+            && self.world.tally.contains_key(CRASHES);
+        let known_stable = untold
+            || stable == behind
             || named
                 .iter()
                 .any(|each| each.stable.contains(&stable) || each.high.contains(&stable));
