@@ -71,6 +71,18 @@ pub enum Absorbed {
 }
 
 impl Harvest {
+    /// The topic as the request named it, or the one that was [identified](Self::identify).
+    pub fn topic(&self) -> &TopicRef {
+        &self.topic
+    }
+
+    /// Says which topic it is of. Necessary where a request has named topics: of such an answer nothing is kept
+    /// otherwise. To be called only if the name stood for this id before the request was sent, by
+    /// [`Cache::ids_of_names`], and still did, by the broker that answered, after the answer had come (H6).
+    pub fn identify(&mut self, topic_id: TopicId) {
+        self.topic = TopicRef::Id(topic_id);
+    }
+
     /// What a response gives, partition by partition. Partitions that were not asked for, and second mentions,
     /// give an error count and nothing else (H22).
     pub fn gather(request: &FetchRequest, response: &FetchResponse, crc32c: Crc32c) -> Vec<Self> {
@@ -182,15 +194,10 @@ impl<R: SegmentReader> Cache<R> {
     /// Keeps a harvest, or as much of it as there is room for now. `asked_at` is the moment before the request was sent,
     /// so that the answer is not taken to be newer than it can be.
     pub fn absorb(&mut self, harvest: &mut Harvest, asked_at: Instant) -> Absorbed {
-        let Some((topic_id, identified_at)) = self.identity(&harvest.topic) else {
+        let Some(key) = self.key_of(harvest) else {
             self.reject(harvest);
             return Absorbed::Complete;
         };
-        let key = PartitionKey {
-            topic_id,
-            partition: harvest.data.partition_index,
-        };
-        let known_at = identified_at.map_or(asked_at, |at| at.min(asked_at));
         if harvest.progress == Progress::Untouched {
             harvest.progress = Progress::Learned { waited: 0 };
             self.counters.errors.add(harvest.errors);
@@ -198,11 +205,11 @@ impl<R: SegmentReader> Cache<R> {
             if harvest.data.error_code != 0 || harvest.data.diverging_epoch.is_some() {
                 self.heed(key, harvest.data.error_code);
             } else {
-                self.learn(key, &harvest.data, known_at);
+                self.learn(key, &harvest.data, asked_at);
             }
         }
         while let Some(batch) = harvest.batches.pop_front() {
-            if self.keep(key, &batch, &harvest.data, known_at) == Inserted::NeedsRoom {
+            if self.keep(key, &batch, &harvest.data, asked_at) == Inserted::NeedsRoom {
                 harvest.batches.push_front(batch);
                 if !self.waits_on(harvest) {
                     continue;
@@ -212,6 +219,18 @@ impl<R: SegmentReader> Cache<R> {
             harvest.progress = Progress::Learned { waited: 0 };
         }
         Absorbed::Complete
+    }
+
+    /// Whose a harvest is. Of one that no id was given to only an error is heeded, which drops no more than it should
+    /// whichever topic it is of.
+    fn key_of(&self, harvest: &Harvest) -> Option<PartitionKey> {
+        let topic_id = match &harvest.topic {
+            TopicRef::Id(id) => Some(*id).filter(|id| !id.is_zero()),
+            TopicRef::Name(name) if harvest.data.error_code != 0 => self.names.topic_id(name),
+            TopicRef::Name(_) => None,
+        };
+        let partition = harvest.data.partition_index;
+        topic_id.map(|topic_id| PartitionKey { topic_id, partition })
     }
 
     /// Lets the rest of a harvest go.
@@ -234,18 +253,6 @@ impl<R: SegmentReader> Cache<R> {
             self.counters.rejected.add(1);
         }
         may_wait
-    }
-
-    /// The id of a topic and, where a name stands for it, when that was learned. However long ago that is: what
-    /// is kept under it counts as no newer.
-    fn identity(&self, topic: &TopicRef) -> Option<(TopicId, Option<Instant>)> {
-        match topic {
-            TopicRef::Name(name) => self
-                .aliases
-                .get(name)
-                .map(|alias| (alias.topic_id, Some(alias.learned_at))),
-            TopicRef::Id(id) => (!id.is_zero()).then_some((*id, None)),
-        }
     }
 
     /// Draws the consequences of an error. None of them is kept (H13).

@@ -83,7 +83,7 @@ impl<R: SegmentReader> Cache<R> {
         for key in self.partitions() {
             self.forget_partition(key);
         }
-        self.aliases.clear();
+        self.names.clear();
     }
 
     /// Drops what is cached of a topic, for instance because it was deleted (H6).
@@ -93,7 +93,7 @@ impl<R: SegmentReader> Cache<R> {
                 self.forget_partition(key);
             }
         }
-        self.aliases.retain(|_, alias| alias.topic_id != topic_id);
+        self.names.forget_topic(topic_id);
     }
 
     /// Drops what is cached of a partition.

@@ -18,6 +18,7 @@ mod cold;
 mod invalidate;
 mod memory;
 mod merge;
+mod names;
 mod plan;
 mod restore;
 #[cfg(test)]
@@ -25,10 +26,6 @@ mod tests;
 
 use alloc::vec::Vec;
 use core::time::Duration;
-
-use bytes::Bytes;
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 
 pub use self::absorb::{Absorbed, Harvest};
 pub use self::cold::{ColdRead, ReadFault, Warmed};
@@ -38,17 +35,16 @@ pub use self::plan::Plan;
 pub use self::restore::{RestoreError, Restored};
 pub use crate::engine::{Done, Job};
 pub use crate::freshness::{EpochEnd, Evidence};
+use bytes::Bytes;
 
+use self::names::Names;
 use crate::engine::Engine;
 use crate::identity::PartitionKey;
 use crate::offset::OffsetSpan;
 use crate::statistics::{Counters, Statistics};
 use crate::storage::SegmentReader;
-use crate::time::{Instant, MaxStaleness};
-use crate::wire::{Crc32c, RecordBatch, TopicId, TopicRef, WireStr};
-
-/// Topic names that are remembered at most; beyond it the oldest answer is asked again.
-const ALIASES_LIMIT: usize = 16 * 1024;
+use crate::time::MaxStaleness;
+use crate::wire::{Crc32c, RecordBatch, WireStr};
 
 /// How a cache behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,15 +93,8 @@ pub struct Cache<R> {
     settings: CacheSettings,
     cluster_id: Option<WireStr>,
     engine: Engine<R>,
-    /// Topic ids by name, for Fetch versions that name topics, and when each was learned.
-    aliases: HashMap<WireStr, Alias, FixedState>,
+    names: Names,
     counters: Counters,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Alias {
-    topic_id: TopicId,
-    learned_at: Instant,
 }
 
 /// A partition of which the cache holds batches and of which it should hear whether they still stand.
@@ -128,7 +117,7 @@ impl<R: SegmentReader> Cache<R> {
             settings,
             cluster_id: None,
             engine: Engine::new(settings.size_limit_bytes, settings.segment_size_bytes, crc32c),
-            aliases: HashMap::default(),
+            names: Names::default(),
             counters: Counters::default(),
         }
     }
@@ -175,77 +164,6 @@ impl<R: SegmentReader> Cache<R> {
             self.clear();
         }
         self.cluster_id = Some(cluster_id.detached());
-    }
-
-    /// The names in `topics` whose id is unknown or was learned too long ago.
-    pub fn unresolved_names<'r>(
-        &self,
-        topics: impl Iterator<Item = &'r TopicRef>,
-        now: Instant,
-    ) -> Vec<WireStr> {
-        let unresolved = |topic: &'r TopicRef| match topic {
-            TopicRef::Name(name) if self.topic_id_of(name, now).is_none() => Some(name.clone()),
-            _ => None,
-        };
-        topics.filter_map(unresolved).collect()
-    }
-
-    /// Says which id a topic name stands for. Another one than before drops what was cached of the old one (H6).
-    pub fn learn_topic(&mut self, name: &WireStr, topic_id: TopicId, asked_at: Instant) {
-        if self
-            .aliases
-            .get(name)
-            .is_some_and(|known| known.learned_at > asked_at)
-        {
-            // Answers may overtake each other: this one is older than what is known.
-            return;
-        }
-        if topic_id.is_zero() {
-            return self.forget_name(name);
-        }
-        let alias = Alias {
-            topic_id,
-            learned_at: asked_at,
-        };
-        if let Some(known) = self.aliases.get_mut(name) {
-            let before = core::mem::replace(known, alias);
-            if before.topic_id != topic_id {
-                self.forget_topic(before.topic_id);
-            }
-            return;
-        }
-        if self.aliases.len() >= ALIASES_LIMIT
-            && let Some(oldest) = self.aliases.iter().min_by_key(|(_, alias)| alias.learned_at)
-        {
-            let oldest = oldest.0.clone();
-            self.aliases.remove(&oldest);
-        }
-        self.aliases.insert(name.detached(), alias);
-    }
-
-    /// Says that no topic of this name exists, and drops what was cached of it.
-    pub fn forget_name(&mut self, name: &WireStr) {
-        if let Some(alias) = self.aliases.remove(name) {
-            self.forget_topic(alias.topic_id);
-        }
-    }
-
-    fn topic_id_of(&self, name: &WireStr, now: Instant) -> Option<TopicId> {
-        let alias = self.aliases.get(name)?;
-        self.settings
-            .max_staleness
-            .allows(alias.learned_at, now)
-            .then_some(alias.topic_id)
-    }
-
-    /// The key of a partition that a request names; `None` for the zero id (H28) and for a name whose id is
-    /// not known.
-    fn key(&self, topic: &TopicRef, partition: i32, now: Instant) -> Option<PartitionKey> {
-        let topic_id = match topic {
-            TopicRef::Id(id) => Some(*id).filter(|id| !id.is_zero()),
-            TopicRef::Name(name) => self.topic_id_of(name, now),
-        };
-        topic_id.map(|topic_id| PartitionKey { topic_id, partition })
     }
 
     /// Counts a fetch that the host sends upstream.

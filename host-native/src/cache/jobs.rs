@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use kachet_core::cache::{Absorbed, Harvest, Warmed};
 use kachet_core::storage::{SegmentReader, Storage};
 use kachet_core::time::Instant;
-use kachet_core::wire::{FetchRequest, FetchResponse};
+use kachet_core::wire::FetchRequest;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -69,15 +69,10 @@ impl<T: Send + Sync + 'static, S: Storage + 'static> Inner<T, S> {
         // Without a runtime they wait for the next fetch.
     }
 
-    /// Keeps what a response brought. Checksums are computed without the lock, and it is let go between partitions and
-    /// while the storage makes room, so that hits wait no longer than it takes to copy one partition's batches.
-    pub(super) async fn absorb(
-        self: &Arc<Self>,
-        asked: &FetchRequest,
-        response: &FetchResponse,
-        asked_at: Instant,
-    ) {
-        for mut harvest in Harvest::gather(asked, response, CRC32C) {
+    /// Keeps what a response brought. The lock is let go between partitions and while the storage makes room, so that
+    /// hits wait no longer than it takes to copy one partition's batches.
+    pub(super) async fn absorb(self: &Arc<Self>, harvests: Vec<Harvest>, asked_at: Instant) {
+        for mut harvest in harvests {
             loop {
                 let absorbed = self.write().absorb(&mut harvest, asked_at);
                 match absorbed {

@@ -9,11 +9,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
-use kachet_core::cache::{Doubtful, Evidence};
+use kachet_core::cache::{Doubtful, Evidence, Harvest};
 use kachet_core::identity::PartitionKey;
 use kachet_core::storage::Storage;
 use kachet_core::time::Instant;
-use kachet_core::wire::{FetchRequest, TopicRef, WireStr};
+use kachet_core::wire::{FetchRequest, TopicId, TopicRef, WireStr};
 use tokio::time::Instant as Deadline;
 use tracing::{debug, warn};
 
@@ -110,6 +110,43 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         match describe(&self.transport, broker, &names).await {
             Ok(topology) => self.learn_names(&topology, asked_at),
             Err(error) => debug!(%broker, %error, "topic ids could not be learned"),
+        }
+    }
+
+    /// Gives those harvests their topics whose names still stand for the same ids as before the fetch was sent, by the
+    /// broker that answered it (H6). The others are not kept.
+    pub(super) async fn identify_harvests(
+        &self,
+        broker: &BrokerAddress,
+        before: &[(WireStr, TopicId)],
+        harvests: &mut [Harvest],
+    ) {
+        let asked_at = self.now();
+        let names: Vec<TopicRef> = before
+            .iter()
+            .map(|(name, _)| TopicRef::Name(name.clone()))
+            .collect();
+        let topology = match describe(&self.transport, broker, &names).await {
+            Ok(topology) => topology,
+            Err(error) => {
+                return debug!(%broker, %error, "what a fetch by name brought could not be identified");
+            }
+        };
+        self.learn_names(&topology, asked_at);
+        let still_stands = |name: &WireStr, id: TopicId| {
+            let mut topics = topology.topics.iter();
+            topics.any(|topic| {
+                topic.error_code == 0 && topic.name.as_ref() == Some(name) && topic.topic_id == id
+            })
+        };
+        for harvest in harvests {
+            let TopicRef::Name(of) = harvest.topic() else {
+                continue;
+            };
+            let id = before.iter().find(|(name, _)| name == of).map(|(_, id)| *id);
+            if let Some(id) = id.filter(|id| still_stands(of, *id)) {
+                harvest.identify(id);
+            }
         }
     }
 

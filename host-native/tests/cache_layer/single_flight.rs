@@ -329,7 +329,7 @@ async fn nobody_waits_for_a_flight_nearby_that_waits_at_the_end() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fetches_by_name_at_once_share_one_question_for_the_id() -> Result<()> {
+async fn fetches_by_name_at_once_share_one_fetch_and_one_question_before_and_after_it() -> Result<()> {
     let world = world().await?;
     let by_name = || {
         let mut request = world.request(&[(0, 10)]);
@@ -340,7 +340,17 @@ async fn fetches_by_name_at_once_share_one_question_for_the_id() -> Result<()> {
     for fetch in fetches {
         assert!(sizes(&fetch.await??)[0] > 0);
     }
+    // What the name stood for when the broker answered is asked beside the answer.
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while world.cache.statistics().batches == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await?;
     let requests = world.broker.requests();
-    assert_eq!((requests.metadata, requests.fetch), (1, 1));
+    assert_eq!((requests.metadata, requests.fetch), (2, 1));
+    let again = world.begin_in(11, by_name()).await??;
+    assert!(sizes(&again)[0] > 0);
+    assert_eq!(world.broker.requests().fetch, 1, "a hit");
     Ok(())
 }

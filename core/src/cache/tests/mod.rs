@@ -13,9 +13,10 @@ use core::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::*;
+use crate::time::Instant;
 use crate::wire::{
     AbortedTransaction, Crc32c, FetchPartition, FetchRequest, FetchResponse, FetchTopic, FetchableTopic,
-    PartitionData, TaggedFields,
+    PartitionData, TaggedFields, TopicId, TopicRef,
 };
 
 const TOPIC: TopicId = TopicId([7; 16]);
@@ -154,6 +155,14 @@ fn absorb_at(cache: &mut MemoryCache, request: &FetchRequest, response: &FetchRe
 
 fn absorb(cache: &mut MemoryCache, request: &FetchRequest, response: &FetchResponse) {
     absorb_at(cache, request, response, at(0));
+}
+
+/// Absorbs an answer under a name that is known to be of this topic.
+fn absorb_as(cache: &mut MemoryCache, request: &FetchRequest, response: &FetchResponse, topic_id: TopicId) {
+    for mut harvest in Harvest::gather(request, response, Crc32c::PORTABLE) {
+        harvest.identify(topic_id);
+        cache.absorb(harvest, at(0));
+    }
 }
 
 /// Caches batches as the answer to a fetch of partition 0 from `offset`.

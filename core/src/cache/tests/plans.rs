@@ -310,6 +310,12 @@ fn a_name_hits_once_its_id_is_known_and_misses_under_another_id() {
     let mut answer = response(10, batch(0, 10));
     answer.topics[0].topic = TopicRef::Name(orders.clone());
     absorb(&mut cache, &by_name("orders"), &answer);
+    assert_eq!(
+        hit(&cache, by_name("orders")),
+        None,
+        "the name may have stood for another id when the broker answered"
+    );
+    absorb_as(&mut cache, &by_name("orders"), &answer, TOPIC);
     assert_eq!(hit(&cache, by_name("orders")), Some(batch(0, 10)));
     assert_eq!(
         hit(&cache, request(0)),
@@ -323,7 +329,7 @@ fn a_name_hits_once_its_id_is_known_and_misses_under_another_id() {
     assert_eq!(cache.statistics().batches, 0);
     // An answer that was asked for before and comes after.
     cache.learn_topic(&orders, TOPIC, at(0));
-    absorb(&mut cache, &by_name("orders"), &answer);
+    absorb_as(&mut cache, &by_name("orders"), &answer, TopicId([8; 16]));
     assert_eq!(
         hit(&cache, request(0)),
         None,

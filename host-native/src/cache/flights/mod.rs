@@ -12,7 +12,7 @@ mod nearby;
 
 use std::sync::Arc;
 
-use kachet_core::cache::Plan;
+use kachet_core::cache::{Harvest, Plan};
 use kachet_core::storage::Storage;
 use kachet_core::time::Instant;
 use kachet_core::wire::{FetchPartition, FetchRequest, FetchResponse, TopicRef};
@@ -24,7 +24,7 @@ use self::key::FlightKey;
 use self::nearby::Reaches;
 use super::single_flight::runtime::spawn;
 use super::single_flight::{Boarding, Departure, Flight, Landed, Table};
-use super::{Inner, not_a_fetch_response, patience};
+use super::{CRC32C, Inner, not_a_fetch_response, patience};
 use crate::transport::{BrokerAddress, Request, Response, Transport, TransportError};
 
 /// How often one caller sees a flight lost, and it or another that waits takes it over, before it gets an error.
@@ -258,39 +258,50 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         }
     }
 
-    /// Asks, absorbs, and lands.
+    /// Asks, absorbs, and lands. An answer under names lands first: what it is of has to be asked for, and nobody is to
+    /// wait for that.
     async fn fly(self: &Arc<Self>, broker: &BrokerAddress, version: i16, own: Own) {
         let Own {
             request,
             keys,
             departure,
         } = own;
+        let asked_at = self.now();
+        let names = self.read().ids_of_names(&request);
         let outcome = self.ask(broker, version, &request).await.map(Arc::new);
-        if let Ok(response) = &outcome {
-            let committed = request.isolation_level == READ_COMMITTED;
-            self.flights.reaches.learn(&keys, response, committed);
+        let Ok(response) = &outcome else {
+            return departure.land(outcome);
+        };
+        let response = Arc::clone(response);
+        let committed = request.isolation_level == READ_COMMITTED;
+        self.flights.reaches.learn(&keys, &response, committed);
+        let mut harvests = Harvest::gather(&request, &response, CRC32C);
+        if names.is_empty() {
+            self.absorb(harvests, asked_at).await;
+            departure.land(outcome);
+        } else {
+            departure.land(outcome);
+            self.identify_harvests(broker, &names, &mut harvests).await;
+            self.absorb(harvests, asked_at).await;
         }
-        departure.land(outcome);
     }
 
-    /// One fetch upstream, absorbed.
+    /// One fetch upstream.
     async fn ask(
-        self: &Arc<Self>,
+        &self,
         broker: &BrokerAddress,
         version: i16,
         request: &FetchRequest,
     ) -> Result<FetchResponse, TransportError> {
-        let asked_at = self.now();
         self.read().count_upstream_fetch();
         let sent = Request::Fetch {
             version,
             request: request.clone(),
         };
-        let Response::Fetch(response) = self.transport.round_trip(broker, sent).await? else {
-            return Err(not_a_fetch_response(broker, version));
-        };
-        self.absorb(request, &response, asked_at).await;
-        Ok(response)
+        match self.transport.round_trip(broker, sent).await? {
+            Response::Fetch(response) => Ok(response),
+            Response::Other(_) => Err(not_a_fetch_response(broker, version)),
+        }
     }
 }
 
