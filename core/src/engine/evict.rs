@@ -42,7 +42,9 @@ impl<R: SegmentReader> Engine<R> {
         if self.jobs.is_empty() && self.size_bytes() > self.limit_bytes() {
             self.let_go();
             if self.size_bytes() > self.limit_bytes() {
-                self.begin_eviction(false);
+                let retry_stuck = self.stuck_retries > 0;
+                self.stuck_retries = self.stuck_retries.saturating_sub(1);
+                self.begin_eviction(retry_stuck);
             }
         }
         self.jobs.pop_front()
@@ -66,10 +68,13 @@ impl<R: SegmentReader> Engine<R> {
             }
             Outcome::Surveyed(Ok(entries)) => self.surveyed(slot, &entries),
             Outcome::Rescued(records) => self.rescued(slot, records),
-            Outcome::Removed(Ok(())) => self.removed(slot),
+            Outcome::Removed(Ok(())) => {
+                self.removed(slot);
+                self.stuck_retries = self.stuck.len();
+            }
             Outcome::Removed(Err(_)) => {
                 self.storage_errors += 1;
-                self.stuck.push(slot);
+                self.stuck.push_back(slot);
             }
         }
     }
@@ -91,7 +96,7 @@ impl<R: SegmentReader> Engine<R> {
                 self.seal(second);
             }
         }
-        if retry_stuck && let Some(slot) = self.stuck.pop() {
+        if retry_stuck && let Some(slot) = self.stuck.pop_front() {
             self.ask_to_remove(slot);
         }
         !self.jobs.is_empty()

@@ -91,8 +91,11 @@ pub(crate) struct Engine<R> {
     jobs: VecDeque<Job<R>>,
     /// One segment at a time.
     eviction: Option<Eviction>,
-    /// Segments that the storage has failed to remove.
-    stuck: Vec<u32>,
+    /// Segments that the storage has failed to remove, the longest ago first.
+    stuck: VecDeque<u32>,
+    /// How many of them are to be tried again while the cache is over its limit: each once, until something changes, so
+    /// that a storage that removes nothing is not asked for ever.
+    stuck_retries: usize,
     /// What no entry leads to any more and readers still hold.
     departing: Vec<Departing<R>>,
     crc32c: Crc32c,
@@ -132,7 +135,8 @@ impl<R: SegmentReader> Engine<R> {
             ledger: Ledger::new(limit_bytes, segment_size_bytes, !R::MAY_CORRUPT),
             jobs: VecDeque::new(),
             eviction: None,
-            stuck: Vec::new(),
+            stuck: VecDeque::new(),
+            stuck_retries: 0,
             departing: Vec::new(),
             crc32c,
             next_segment: 1,
@@ -175,6 +179,7 @@ impl<R: SegmentReader> Engine<R> {
     pub(crate) fn set_limit_bytes(&mut self, limit_bytes: u64) {
         self.ledger.limit_bytes = limit_bytes;
         self.policy.fit_into(limit_bytes);
+        self.stuck_retries = self.stuck.len();
     }
 
     fn segment(&self, slot: u32) -> Option<&Segment<R>> {

@@ -1,0 +1,229 @@
+//! Has the jobs of a cache done and asks it, as a host does; and checks at every step what holds at every instant.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use kachet_core::cache::{Absorbed, Cache, CacheSettings, Harvest, Warmed};
+use kachet_core::storage::faulty::{FaultRates, Faults, FaultyStorage};
+use kachet_core::storage::{MemoryStorage, SegmentId, SegmentReader, Storage, StorageError, StoredSegment};
+use kachet_core::time::Instant;
+use kachet_core::wire::{FetchRequest, FetchResponse, PartitionData};
+
+use crate::batches::CRC;
+
+/// Polls that no operation here needs.
+const POLLS_MAX: usize = 1_000;
+/// A batch that cannot be read is a miss, and the lookup is done again without it, at most so often.
+const READ_ROUNDS: usize = 3;
+
+/// What a future gives, which asks to be polled again whenever it is pending.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    for _ in 0..POLLS_MAX {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return output;
+        }
+    }
+    panic!("pending for ever");
+}
+
+/// What lies on a medium, seen past all faults.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lying(Arc<Mutex<BTreeMap<SegmentId, u64>>>);
+
+impl Lying {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.lock().unwrap().values().sum()
+    }
+
+    pub(crate) fn segments(&self) -> Vec<SegmentId> {
+        self.0.lock().unwrap().keys().copied().collect()
+    }
+}
+
+/// Memory, and a view of what lies in it.
+#[derive(Debug, Default)]
+pub(crate) struct Medium {
+    pub(crate) inner: MemoryStorage,
+    pub(crate) lying: Lying,
+}
+
+impl Storage for Medium {
+    type Reader = Bytes;
+
+    async fn list(&mut self) -> Result<Vec<StoredSegment>, StorageError> {
+        self.inner.list().await
+    }
+
+    async fn create(&mut self, segment: SegmentId) -> Result<(), StorageError> {
+        self.inner.create(segment).await?;
+        self.lying.0.lock().unwrap().insert(segment, 0);
+        Ok(())
+    }
+
+    async fn append(&mut self, segment: SegmentId, pieces: Vec<Bytes>) -> Result<(), StorageError> {
+        let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        self.inner.append(segment, pieces).await?;
+        *self.lying.0.lock().unwrap().entry(segment).or_default() += bytes;
+        Ok(())
+    }
+
+    async fn seal(&mut self, segment: SegmentId) -> Result<(), StorageError> {
+        self.inner.seal(segment).await
+    }
+
+    async fn open(&mut self, segment: SegmentId) -> Result<Bytes, StorageError> {
+        self.inner.open(segment).await
+    }
+
+    async fn remove(&mut self, segment: SegmentId) -> Result<(), StorageError> {
+        self.inner.remove(segment).await?;
+        self.lying.0.lock().unwrap().remove(&segment);
+        Ok(())
+    }
+}
+
+/// A cache, its storage and whoever runs the jobs.
+pub(crate) struct Driver<S: Storage> {
+    pub(crate) cache: Cache<S::Reader>,
+    pub(crate) storage: S,
+    pub(crate) lying: Lying,
+    /// The limit was lowered, and readers that hold on or removals that fail keep it from holding as yet.
+    is_exempt: Cell<bool>,
+}
+
+/// A disk that can be made to fail.
+pub(crate) type Disk = Driver<FaultyStorage<Medium>>;
+
+impl Driver<Medium> {
+    pub(crate) fn in_memory(settings: CacheSettings) -> Self {
+        Self::over(settings, Medium::default(), Lying::default())
+    }
+}
+
+impl Disk {
+    pub(crate) fn on_disk(settings: CacheSettings, seed: u64, rates: FaultRates) -> Self {
+        Self::on_medium(settings, Medium::default(), seed, rates)
+    }
+
+    /// Over what a medium holds, of which nothing is restored yet.
+    pub(crate) fn on_medium(settings: CacheSettings, medium: Medium, seed: u64, rates: FaultRates) -> Self {
+        let lying = medium.lying.clone();
+        Self::over(
+            settings,
+            FaultyStorage::new(medium, Faults::new(seed, rates)),
+            lying,
+        )
+    }
+
+    pub(crate) fn faults(&self) -> &Faults {
+        self.storage.faults()
+    }
+}
+
+impl<S: Storage> Driver<S> {
+    pub(crate) fn over(settings: CacheSettings, storage: S, lying: Lying) -> Self {
+        Self {
+            cache: Cache::new(settings, CRC),
+            storage,
+            lying,
+            is_exempt: Cell::new(false),
+        }
+    }
+
+    /// What holds at every instant: one account, and no more than the limit.
+    pub(crate) fn check(&self) {
+        self.check_account();
+        let statistics = self.cache.statistics();
+        if statistics.size_bytes <= statistics.limit_bytes {
+            self.is_exempt.set(false);
+        }
+        assert!(
+            self.is_exempt.get() || statistics.size_bytes <= statistics.limit_bytes,
+            "{statistics:?}"
+        );
+    }
+
+    /// Has all jobs done, and says how many there were.
+    pub(crate) fn settle(&mut self) -> u64 {
+        let bound = 64 + 32 * self.cache.statistics().segments;
+        let mut done = 0;
+        while let Some(job) = self.cache.next_job() {
+            let outcome = block_on(job.perform(&mut self.storage, CRC));
+            self.cache.complete(outcome);
+            self.check_account();
+            done += 1;
+            assert!(done <= bound, "jobs without end: {:?}", self.cache.statistics());
+        }
+        done
+    }
+
+    /// While a lowered limit is being enforced the limit does not hold yet.
+    fn check_account(&self) {
+        let (counted, summed) = self.cache.audit();
+        assert_eq!(counted, summed, "the account and the sum");
+        assert!(self.lying.bytes() <= counted, "{} lie there", self.lying.bytes());
+    }
+
+    pub(crate) fn absorb(&mut self, request: &FetchRequest, response: &FetchResponse, asked_at: Instant) {
+        for mut harvest in Harvest::gather(request, response, CRC) {
+            while self.cache.absorb(&mut harvest, asked_at) == Absorbed::NeedsRoom {
+                self.check();
+                if self.settle() == 0 {
+                    self.cache.reject(&mut harvest);
+                }
+                self.check();
+            }
+            self.check();
+        }
+        self.settle();
+        self.check();
+    }
+
+    /// Takes effect at once, but for what `may_linger`.
+    pub(crate) fn set_limit(&mut self, size_limit_bytes: u64, may_linger: bool) {
+        self.cache.set_size_limit_bytes(size_limit_bytes);
+        self.is_exempt.set(may_linger);
+        self.settle();
+        self.check();
+    }
+
+    /// The partitions that the cache answers of a request.
+    pub(crate) fn hits(&self, request: &FetchRequest, now: Instant) -> Vec<PartitionData> {
+        let warmed = self.warm(request, now);
+        let plan = self.cache.plan_with(request.clone(), now, &warmed);
+        let merged = plan.merge(FetchResponse::default());
+        merged.partitions().map(|(_, data)| data.clone()).collect()
+    }
+
+    fn warm(&self, request: &FetchRequest, now: Instant) -> Warmed {
+        let mut warmed = Warmed::default();
+        if !S::Reader::MAY_CORRUPT {
+            return warmed;
+        }
+        for _ in 0..READ_ROUNDS {
+            let cold = self.cache.cold_reads(request, now, &warmed);
+            if cold.is_empty() {
+                break;
+            }
+            for read in cold {
+                match block_on(read.perform(CRC)) {
+                    Ok(batch) => warmed.insert(batch),
+                    Err(fault) => self.cache.note_fault(&fault),
+                }
+            }
+        }
+        warmed
+    }
+
+    /// The records that the cache gives for a request of one partition.
+    pub(crate) fn hit(&self, request: &FetchRequest, now: Instant) -> Option<Bytes> {
+        let records = self.hits(request, now).pop()?.records?;
+        Some(records.to_bytes())
+    }
+}

@@ -1,0 +1,11 @@
+//! The engine under the cache, judged from outside: against a naive model, and under storages that fail.
+//!
+//! `PROPTEST_CASES=10000` runs so many cases of each property.
+
+mod answers;
+mod batches;
+mod chain;
+mod driver;
+mod faults;
+mod model;
+mod naive;

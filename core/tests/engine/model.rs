@@ -1,0 +1,288 @@
+//! The naive model: for each partition a map of what the broker told last, and the rules in their plainest form.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use kachet_core::cache::Evidence;
+use kachet_core::offset::OffsetSpan;
+use kachet_core::time::Instant;
+use kachet_core::wire::PartitionData;
+
+use crate::chain::Link;
+
+/// A batch that the broker has told.
+#[derive(Clone, Debug)]
+pub(crate) struct Fact {
+    pub(crate) covers_base: i64,
+    pub(crate) base: i64,
+    pub(crate) last: i64,
+    pub(crate) epoch: i32,
+    pub(crate) bytes: Bytes,
+    /// The aborted transactions are known.
+    pub(crate) is_committed: bool,
+    pub(crate) known_at: Instant,
+    /// From which log it was told; `None` if the answer was of several.
+    pub(crate) version: Option<usize>,
+    /// It is there since the step that is under way, or was told anew in it.
+    is_fresh: bool,
+}
+
+/// What is known of a partition.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    pub(crate) validated_at: Option<Instant>,
+    pub(crate) leader_epoch: i32,
+    pub(crate) high_watermark: i64,
+    pub(crate) last_stable_offset: i64,
+    pub(crate) stable_below: i64,
+    pub(crate) log_start_offset: i64,
+    pub(crate) is_compacted: bool,
+}
+
+impl State {
+    fn new(at: Instant) -> Self {
+        Self {
+            validated_at: Some(at),
+            leader_epoch: -1,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            stable_below: -1,
+            log_start_offset: -1,
+            is_compacted: true,
+        }
+    }
+}
+
+/// Everything of a partition; none of it if nothing is cached.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Partition {
+    pub(crate) state: Option<State>,
+    /// By last offset.
+    pub(crate) facts: BTreeMap<i64, Fact>,
+    /// When the last answer was asked for, and what it said of the log start.
+    told_last: Option<(Instant, i64)>,
+}
+
+/// A batch as an answer tells it.
+pub(crate) struct Telling<'a> {
+    pub(crate) link: &'a Link,
+    pub(crate) version: Option<usize>,
+    pub(crate) covers_base: i64,
+}
+
+impl Partition {
+    /// Takes an answer without an error over. `is_strict`: nothing is ever evicted, so that what contradicts an answer
+    /// is known to be there and has to go; else it may have gone before.
+    pub(crate) fn absorb(
+        &mut self,
+        data: &PartitionData,
+        tellings: &[Telling<'_>],
+        at: Instant,
+        is_strict: bool,
+    ) {
+        for fact in self.facts.values_mut() {
+            fact.is_fresh = false;
+        }
+        self.learn(data, at);
+        for telling in tellings {
+            self.keep(telling, data, at, is_strict);
+        }
+        self.forget_if_empty();
+        self.told_last = Some((at, data.log_start_offset));
+    }
+
+    /// If all that is there came with the last answer, everything else may have gone in between, and with it what was known
+    /// of the partition.
+    fn may_be_new(&mut self) {
+        if self.facts.values().all(|fact| fact.is_fresh)
+            && let (Some(state), Some((at, log_start_offset))) = (&mut self.state, self.told_last)
+        {
+            state.validated_at = state.validated_at.max(Some(at));
+            state.log_start_offset = log_start_offset;
+        }
+    }
+
+    fn learn(&mut self, data: &PartitionData, at: Instant) {
+        let Some(state) = &mut self.state else { return };
+        state.validated_at = state.validated_at.map(|validated| validated.min(at));
+        self.watermark(data.high_watermark);
+        let Some(state) = &mut self.state else { return };
+        state.last_stable_offset = data.last_stable_offset;
+        state.stable_below = state.stable_below.max(data.last_stable_offset);
+        state.log_start_offset = state.log_start_offset.max(data.log_start_offset);
+        let log_start_offset = state.log_start_offset;
+        self.drop_below(log_start_offset);
+    }
+
+    fn watermark(&mut self, high_watermark: i64) {
+        let Some(state) = &mut self.state else { return };
+        let went_back = high_watermark < state.high_watermark;
+        state.high_watermark = high_watermark;
+        if went_back {
+            state.last_stable_offset = state.last_stable_offset.min(high_watermark);
+            state.stable_below = state.stable_below.min(high_watermark);
+            self.facts.retain(|last, _| *last < high_watermark);
+        }
+    }
+
+    fn keep(&mut self, telling: &Telling<'_>, data: &PartitionData, at: Instant, is_strict: bool) {
+        let Telling {
+            link,
+            version,
+            covers_base,
+        } = *telling;
+        let mut fact = Fact {
+            covers_base,
+            base: link.base,
+            last: link.last,
+            epoch: link.epoch,
+            bytes: link.bytes.clone(),
+            is_committed: data.aborted_transactions.is_some(),
+            known_at: at,
+            version,
+            is_fresh: true,
+        };
+        if is_strict {
+            self.drop_contradicted(&fact);
+        }
+        if let Some(known) = self
+            .facts
+            .get(&link.last)
+            .filter(|known| known.bytes == link.bytes)
+        {
+            fact.covers_base = fact.covers_base.min(known.covers_base);
+            if known.is_committed {
+                fact.is_committed = true;
+                // It may have gone in between, and come back with another list.
+                fact.version = if is_strict {
+                    known.version
+                } else {
+                    known.version.and(fact.version)
+                };
+                fact.known_at = fact.known_at.max(known.known_at);
+            } else if !fact.is_committed {
+                fact.known_at = fact.known_at.max(known.known_at);
+            }
+        }
+        let looks_alike = |known: &&Fact| {
+            known.base == fact.base && known.epoch == fact.epoch && known.bytes.len() == fact.bytes.len()
+        };
+        if let Some(known) = self
+            .facts
+            .get(&link.last)
+            .filter(looks_alike)
+            .filter(|_| !is_strict)
+        {
+            // A storage that does not give the batch back leaves open whether it is the same; that nothing lies in front
+            // of it stands either way.
+            fact.covers_base = fact.covers_base.min(known.covers_base);
+        }
+        self.facts
+            .retain(|_, known| known.last < fact.covers_base || known.covers_base > fact.last);
+        self.facts.insert(fact.last, fact);
+        let state = || {
+            let mut state = State::new(at);
+            state.high_watermark = data.high_watermark;
+            state.last_stable_offset = data.last_stable_offset;
+            state.stable_below = data.last_stable_offset;
+            state.log_start_offset = data.log_start_offset;
+            state
+        };
+        self.state.get_or_insert_with(state);
+    }
+
+    /// Another epoch or other bytes at a known offset drop everything from there on; epochs never fall (H7).
+    fn drop_contradicted(&mut self, new: &Fact) {
+        let mut from = Vec::new();
+        for known in self.facts.values() {
+            let overlaps = known.covers_base <= new.last && new.covers_base <= known.last;
+            if overlaps && known.bytes != new.bytes {
+                from.push(known.base.min(new.base));
+            }
+            if known.last < new.base && known.epoch > new.epoch
+                || known.covers_base > new.last && known.epoch < new.epoch
+            {
+                from.push(known.covers_base);
+            }
+        }
+        if let Some(from) = from.into_iter().min() {
+            self.drop_from(from);
+        }
+        self.forget_if_empty();
+    }
+
+    pub(crate) fn validate(&mut self, evidence: &Evidence, at: Instant) {
+        let Some(state) = &mut self.state else { return };
+        state.validated_at = state.validated_at.max(Some(at));
+        state.leader_epoch = state.leader_epoch.max(evidence.leader_epoch);
+        state.is_compacted = evidence.is_compacted;
+        state.log_start_offset = state.log_start_offset.max(evidence.log_start_offset);
+        let log_start_offset = state.log_start_offset;
+        let end = evidence.epoch_end;
+        let newer = self.facts.values().filter(|fact| fact.epoch > end.epoch);
+        let newer = newer.map(|fact| fact.covers_base).min();
+        self.watermark(evidence.high_watermark);
+        self.drop_from(end.end_offset.max(0));
+        if let Some(newer) = newer {
+            self.drop_from(newer);
+        }
+        self.drop_below(log_start_offset);
+        self.forget_if_empty();
+    }
+
+    pub(crate) fn drop_from(&mut self, offset: i64) {
+        self.facts.retain(|last, _| *last < offset);
+    }
+
+    pub(crate) fn drop_below(&mut self, offset: i64) {
+        self.facts.retain(|last, _| *last >= offset);
+    }
+
+    pub(crate) fn forget_if_empty(&mut self) {
+        if self.facts.is_empty() {
+            self.state = None;
+        }
+    }
+
+    pub(crate) fn doubt(&mut self) {
+        if let Some(state) = &mut self.state {
+            state.validated_at = None;
+        }
+    }
+
+    /// Leaves out what the cache says that it does not hold any more. `is_told`: an answer has just been absorbed.
+    pub(crate) fn shrink_to(&mut self, covered: &[OffsetSpan], is_told: bool) {
+        let holds = |offset: i64| covered.iter().find(|run| run.contains(offset));
+        self.facts.retain(|last, fact| match holds(*last) {
+            Some(run) => {
+                fact.covers_base = fact.covers_base.max(run.base());
+                fact.covers_base <= fact.base
+            }
+            None => false,
+        });
+        self.forget_if_empty();
+        if is_told {
+            self.may_be_new();
+        }
+    }
+
+    /// The runs of what is known, as a cache that has lost none of it would tell them.
+    pub(crate) fn covered(&self) -> Vec<OffsetSpan> {
+        let mut runs: Vec<(i64, i64)> = Vec::new();
+        for fact in self.facts.values() {
+            match runs.last_mut() {
+                Some(run) if run.1.checked_add(1) == Some(fact.covers_base) => run.1 = fact.last,
+                _ => runs.push((fact.covers_base, fact.last)),
+            }
+        }
+        runs.into_iter()
+            .map(|(base, last)| OffsetSpan::new(base, last).unwrap())
+            .collect()
+    }
+
+    /// The fact that answers a fetch at `offset`.
+    pub(crate) fn at(&self, offset: i64) -> Option<&Fact> {
+        let (_, fact) = self.facts.range(offset..).next()?;
+        (fact.covers_base <= offset).then_some(fact)
+    }
+}
