@@ -8,8 +8,10 @@ use crate::wire::PartitionData;
 pub(crate) struct PartitionState {
     /// When a broker was last asked whether what is cached still stands. `None` after a sign that it may not.
     pub(crate) validated_at: Option<Instant>,
-    /// The newest leader epoch that is known.
+    /// The leader epoch in which all is learned that is known of transactions; −1 if it is not known.
     pub(crate) leader_epoch: i32,
+    /// What was asked for from then on was answered in that epoch.
+    epoch_since: Instant,
     /// The last high watermark reported.
     pub(crate) high_watermark: i64,
     /// The last stable offset reported last.
@@ -23,10 +25,12 @@ pub(crate) struct PartitionState {
 }
 
 impl PartitionState {
-    pub(crate) fn new(validated_at: Instant) -> Self {
+    /// As an answer tells it that was asked for at this moment, and given in this leader epoch, −1 if that is not known.
+    pub(crate) fn new(validated_at: Instant, leader_epoch: i32) -> Self {
         Self {
             validated_at: Some(validated_at),
-            leader_epoch: -1,
+            leader_epoch,
+            epoch_since: validated_at,
             high_watermark: -1,
             last_stable_offset: -1,
             stable_below: -1,
@@ -39,7 +43,7 @@ impl PartitionState {
     pub(crate) fn unvalidated() -> Self {
         Self {
             validated_at: None,
-            ..Self::new(Instant::default())
+            ..Self::new(Instant::default(), -1)
         }
     }
 
@@ -50,6 +54,10 @@ impl PartitionState {
     /// that it holds. One that was asked for before the last validation makes it less so.
     pub(crate) fn learn(&mut self, data: &PartitionData, known_at: Instant) -> Option<i64> {
         self.validated_at = self.validated_at.min(Some(known_at));
+        if known_at < self.epoch_since {
+            // It may have been given before the leader was elected.
+            self.leader_epoch = -1;
+        }
         let went_back = self.learn_high_watermark(data.high_watermark);
         if data.last_stable_offset >= 0 {
             self.last_stable_offset = data.last_stable_offset;
@@ -72,10 +80,23 @@ impl PartitionState {
         went_back.then_some(high_watermark)
     }
 
+    /// Whether a leader was elected since all was learned whose log ends before what was readable then, so that markers
+    /// of transactions may be gone (H2). Otherwise it holds all of them.
+    pub(crate) fn lost_markers(&self, evidence: &Evidence, newest_cached_epoch: i32) -> bool {
+        if evidence.leader_epoch <= self.leader_epoch.max(newest_cached_epoch) {
+            return false;
+        }
+        let agreed = evidence.known_epoch_end.unwrap_or(evidence.epoch_end);
+        self.high_watermark < 0 || agreed.end_offset < self.high_watermark
+    }
+
     /// Takes over what a revalidation found. Gives the offset from which on the log was truncated, if it was.
     pub(crate) fn validate(&mut self, evidence: &Evidence, asked_at: Instant) -> Option<i64> {
         self.validated_at = self.validated_at.max(Some(asked_at));
-        self.leader_epoch = self.leader_epoch.max(evidence.leader_epoch);
+        if evidence.leader_epoch != self.leader_epoch {
+            self.leader_epoch = evidence.leader_epoch;
+            self.epoch_since = asked_at;
+        }
         self.is_compacted = evidence.is_compacted;
         self.log_start_offset = self.log_start_offset.max(evidence.log_start_offset);
         self.learn_high_watermark(evidence.high_watermark)
@@ -95,6 +116,9 @@ pub struct Evidence {
     pub is_compacted: bool,
     /// The answer to OffsetForLeaderEpoch, asked for the newest epoch that is cached.
     pub epoch_end: EpochEnd,
+    /// The same for [`Doubtful::leader_epoch`](crate::cache::Doubtful::leader_epoch), to be asked if that is newer than
+    /// the newest cached epoch, and older than the leader epoch.
+    pub known_epoch_end: Option<EpochEnd>,
 }
 
 /// The last epoch at or below the one asked for that the leader's log holds, and the offset at which it ends.

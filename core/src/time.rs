@@ -50,6 +50,14 @@ impl MaxStaleness {
         }
     }
 
+    /// The same for a moment that may not be known, which is longer ago than any bound.
+    pub(crate) fn allows_known(self, known_at: Option<Instant>, now: Instant) -> bool {
+        match known_at {
+            Some(known_at) => self.allows(known_at, now),
+            None => self == Self::Forever,
+        }
+    }
+
     /// Whether it is time to validate again in the background: half of the bound has passed.
     pub fn is_ageing(self, validated_at: Instant, now: Instant) -> bool {
         match self {

@@ -22,6 +22,8 @@ pub struct Aborted {
 pub enum AbortedInBatch {
     /// The batch came in an answer for uncommitted data, which says nothing of transactions.
     Unknown,
+    /// The batch is of no transaction, so that its records are for all readers whatever is aborted around it.
+    Plain,
     /// There is none.
     None,
     /// These, in the order in which the broker gave them.
@@ -33,15 +35,32 @@ pub enum AbortedInBatch {
 pub(crate) enum AbortedState {
     /// Nothing is known of them.
     Unknown,
+    /// They do not matter to the batch.
+    Plain,
     /// There are so many.
     Known { count: u16 },
+    /// There were so many, and the record still says so; a new leader may decide otherwise.
+    Forgotten { count: u16 },
 }
 
 impl AbortedState {
+    /// Whether readers of committed data may be given the batch, once it is stable.
+    pub(crate) fn is_known(self) -> bool {
+        matches!(self, Self::Plain | Self::Known { .. })
+    }
+
+    /// Without what a new leader may decide otherwise.
+    pub(crate) fn forgotten(self) -> Self {
+        match self {
+            Self::Known { count } => Self::Forgotten { count },
+            other => other,
+        }
+    }
+
     /// Memory that their list takes beside the batch, in bytes.
     pub(crate) fn size_bytes(self) -> u64 {
         match self {
-            Self::Unknown | Self::Known { count: 0 } => 0,
+            Self::Unknown | Self::Plain | Self::Forgotten { .. } | Self::Known { count: 0 } => 0,
             Self::Known { count } => LIST_BYTES + u64::from(count) * size_of::<Aborted>() as u64,
         }
     }
@@ -51,23 +70,25 @@ impl AbortedState {
 const LIST_BYTES: u64 = 64;
 
 /// Aborted transactions that one batch can have; where there are more, none is known.
-const ABORTED_MAX: usize = u16::MAX as usize - 1;
+pub(crate) const ABORTED_MAX: u16 = i16::MAX as u16 - 1;
 
 impl AbortedInBatch {
     pub(crate) fn state(&self) -> AbortedState {
         match self {
             Self::Unknown => AbortedState::Unknown,
+            Self::Plain => AbortedState::Plain,
             Self::None => AbortedState::Known { count: 0 },
-            Self::Some(list) => {
-                u16::try_from(list.len()).map_or(AbortedState::Unknown, |count| AbortedState::Known { count })
-            }
+            Self::Some(list) => u16::try_from(list.len())
+                .ok()
+                .filter(|count| *count <= ABORTED_MAX)
+                .map_or(AbortedState::Unknown, |count| AbortedState::Known { count }),
         }
     }
 
     /// The transactions, none if nothing is known.
     pub(crate) fn as_slice(&self) -> &[Aborted] {
         match self {
-            Self::Unknown | Self::None => &[],
+            Self::Unknown | Self::Plain | Self::None => &[],
             Self::Some(list) => list,
         }
     }
@@ -100,7 +121,7 @@ pub(crate) fn touching(aborted: &[Aborted], covers: OffsetSpan) -> AbortedInBatc
     let list: Vec<Aborted> = aborted.iter().filter(touches).copied().collect();
     match list.len() {
         0 => AbortedInBatch::None,
-        1..=ABORTED_MAX => AbortedInBatch::Some(list.into()),
+        count if count <= usize::from(ABORTED_MAX) => AbortedInBatch::Some(list.into()),
         _ => AbortedInBatch::Unknown,
     }
 }

@@ -14,10 +14,10 @@ use crate::index::{HitMark, IndexedBatch};
 use crate::offset::OffsetSpan;
 use crate::storage::SegmentReader;
 use crate::time::Instant;
-use crate::transactions::{AbortedInBatch, AbortedState, touching, with_markers};
+use crate::transactions::{AbortedInBatch, touching, with_markers};
 use crate::wire::{
-    BatchEntry, Batches, Crc32c, FetchRequest, FetchResponse, PartitionData, RecordBatch, RecordBytes,
-    TopicId, TopicRef,
+    BatchEntry, Batches, Crc32c, FetchPartition, FetchRequest, FetchResponse, PartitionData, RecordBatch,
+    RecordBytes, TopicId, TopicRef,
 };
 
 const OFFSET_OUT_OF_RANGE: i16 = 1;
@@ -35,6 +35,8 @@ pub struct Harvest {
     topic: TopicRef,
     /// What the partition said, without its records.
     data: PartitionData,
+    /// The leader epoch that the request named, and in which it was answered therefore (KIP-320); −1 if it named none.
+    leader_epoch: i32,
     batches: VecDeque<Gathered>,
     rejected: u64,
     errors: u64,
@@ -91,12 +93,12 @@ impl Harvest {
         }
         let asked = request
             .partitions()
-            .map(|(topic, asked)| ((topic, asked.partition), asked.fetch_offset));
-        let mut fetch_offsets: HashMap<_, _> = asked.collect();
+            .map(|(topic, asked)| ((topic, asked.partition), asked));
+        let mut asked: HashMap<_, _> = asked.collect();
         let mut harvests = Vec::new();
         for (topic, data) in response.partitions() {
-            let fetch_offset = fetch_offsets.remove(&(topic, data.partition_index));
-            harvests.push(Self::of_partition(topic, data, fetch_offset, crc32c));
+            let asked = asked.remove(&(topic, data.partition_index));
+            harvests.push(Self::of_partition(topic, data, asked, crc32c));
         }
         harvests
     }
@@ -104,7 +106,7 @@ impl Harvest {
     fn of_partition(
         topic: &TopicRef,
         data: &PartitionData,
-        fetch_offset: Option<i64>,
+        asked: Option<&FetchPartition>,
         crc32c: Crc32c,
     ) -> Self {
         let mut harvest = Self {
@@ -113,15 +115,16 @@ impl Harvest {
                 records: None,
                 ..data.clone()
             },
+            leader_epoch: asked.map_or(-1, |asked| asked.current_leader_epoch),
             batches: VecDeque::new(),
             rejected: 0,
             errors: 0,
             progress: Progress::Untouched,
         };
-        match (fetch_offset, &data.records) {
+        match (asked, &data.records) {
             // A follower's redirect and a diverging epoch exclude data (H16, H8).
-            (Some(fetch_offset), Some(records)) if data.error_code == 0 && data.diverging_epoch.is_none() => {
-                harvest.gather_batches(records, fetch_offset, crc32c);
+            (Some(asked), Some(records)) if data.error_code == 0 && data.diverging_epoch.is_none() => {
+                harvest.gather_batches(records, asked.fetch_offset, crc32c);
             }
             (None, _) => harvest.errors += 1,
             _ => {}
@@ -159,6 +162,7 @@ impl Harvest {
                 leader_epoch: batch.partition_leader_epoch(),
                 max_timestamp: batch.max_timestamp(),
                 aborted: match &aborted {
+                    _ if !batch.is_transactional() => AbortedInBatch::Plain,
                     Some(aborted) => touching(aborted, covers),
                     None => AbortedInBatch::Unknown,
                 },
@@ -209,7 +213,7 @@ impl<R: SegmentReader> Cache<R> {
             }
         }
         while let Some(batch) = harvest.batches.pop_front() {
-            if self.keep(key, &batch, &harvest.data, asked_at) == Inserted::NeedsRoom {
+            if self.keep(key, &batch, harvest, asked_at) == Inserted::NeedsRoom {
                 harvest.batches.push_front(batch);
                 if !self.waits_on(harvest) {
                     continue;
@@ -279,6 +283,7 @@ impl<R: SegmentReader> Cache<R> {
         let truncated_at = partition.state.learn(data, known_at);
         let log_start_offset = partition.state.log_start_offset;
         if let Some(offset) = truncated_at {
+            self.engine.forget_aborted(key);
             self.drop_from(key, offset);
         }
         self.drop_below(key, log_start_offset);
@@ -288,9 +293,10 @@ impl<R: SegmentReader> Cache<R> {
         &mut self,
         key: PartitionKey,
         batch: &Gathered,
-        data: &PartitionData,
+        harvest: &Harvest,
         known_at: Instant,
     ) -> Inserted {
+        let (data, leader_epoch) = (&harvest.data, harvest.leader_epoch);
         let covers = match self.refresh(key, batch, known_at) {
             Refreshed::Known => return Inserted::Kept,
             Refreshed::New(covers) => covers,
@@ -302,11 +308,11 @@ impl<R: SegmentReader> Cache<R> {
             covers,
             leader_epoch: batch.leader_epoch,
             max_timestamp: batch.max_timestamp,
-            known_at,
+            known_at: known_at.into(),
             aborted: batch.aborted.clone(),
         };
         let state = || {
-            let mut state = PartitionState::new(known_at);
+            let mut state = PartitionState::new(known_at, leader_epoch);
             state.learn(data, known_at);
             state
         };
@@ -336,14 +342,14 @@ impl<R: SegmentReader> Cache<R> {
             .map(|known| known.span.base().min(batch.span.base()));
         if let Some(offset) = contradiction.into_iter().chain(changed).min() {
             // Whatever overlaps the new batch begins at that offset or behind it.
+            self.engine.forget_aborted(key);
             self.drop_from(key, offset);
             return new;
         }
         let Some(known) = overlap else { return new };
         let base = known.covers.base().min(batch.covers.base());
         let covers = OffsetSpan::new(base, known.covers.last()).unwrap_or(batch.covers);
-        let knows_more =
-            known.location.aborted == AbortedState::Unknown && batch.aborted.state() != AbortedState::Unknown;
+        let knows_more = !known.location.aborted.is_known() && batch.aborted.state().is_known();
         if same == Some(Sameness::Untold) {
             // What lies behind it may be of another log as well.
             self.doubt(key);

@@ -33,6 +33,7 @@ impl<R: SegmentReader> Cache<R> {
                     TopicRef::Id(_) => None,
                 },
                 newest_cached_epoch: partition.index.newest_epoch(),
+                leader_epoch: partition.state.leader_epoch,
                 blocks_hits: validated_at.is_none_or(|at| !max_staleness.allows(at, now)),
             });
         }
@@ -50,12 +51,20 @@ impl<R: SegmentReader> Cache<R> {
             // The answer says nothing of batches of a newer epoch that have come since; the next one will.
             return;
         }
+        // An answer that was given meanwhile may be of another leader than the one that was known when this was asked.
+        let lost_markers = partition.state.leader_epoch != doubtful.leader_epoch
+            || partition
+                .state
+                .lost_markers(evidence, doubtful.newest_cached_epoch);
         let truncated_at = partition.state.validate(evidence, asked_at);
         // An end of −1 says that the log holds no such epoch: nothing cached can stand.
         let end_offset = evidence.epoch_end.end_offset.max(0);
         let newer = partition.index.first_of_newer_epoch(evidence.epoch_end.epoch);
         let diverges_at = Some(newer.unwrap_or(i64::MAX).min(end_offset));
         let log_start_offset = partition.state.log_start_offset;
+        if lost_markers || truncated_at.is_some() {
+            self.engine.forget_aborted(key);
+        }
         for offset in [truncated_at, diverges_at].into_iter().flatten() {
             self.drop_from(key, offset);
         }

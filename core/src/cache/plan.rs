@@ -15,7 +15,7 @@ use crate::index::{HitMark, IndexedBatch};
 use crate::segment::Place;
 use crate::storage::SegmentReader;
 use crate::time::{Instant, MaxStaleness};
-use crate::transactions::{AbortedState, list_for_run};
+use crate::transactions::list_for_run;
 use crate::wire::{
     FetchPartition, FetchRequest, FetchTopic, FetchableTopic, PartitionData, RecordBytes, TaggedFields,
     TopicRef,
@@ -387,13 +387,12 @@ impl Reader<'_> {
     /// Whether a batch may be served to this reader.
     fn may_see(&self, state: &PartitionState, batch: &IndexedBatch) -> bool {
         // H1, H2: readers of committed data get what is stable and of which all transactions are known.
-        let stable =
-            batch.span.last() < state.stable_below && batch.location.aborted != AbortedState::Unknown;
+        let stable = batch.span.last() < state.stable_below && batch.location.aborted.is_known();
         // H5: the cleaner may have rewritten what was fetched longer ago.
         let as_it_was = !state.is_compacted
             || self
                 .compacted_max_staleness
-                .allows(batch.known_at.instant(), self.now);
+                .allows_known(batch.known_at.instant(), self.now);
         (stable || !self.committed) && as_it_was
     }
 

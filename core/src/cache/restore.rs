@@ -2,7 +2,11 @@
 
 use alloc::vec::Vec;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
 use super::Cache;
+use crate::identity::PartitionKey;
 use crate::segment::{DirectoryEntry, Recovery, SegmentError, SegmentErrorKind, read_directory};
 use crate::storage::{SegmentId, SegmentReader, Storage, StorageError};
 use crate::wire::Crc32c;
@@ -49,6 +53,33 @@ impl core::error::Error for RestoreError {
     }
 }
 
+/// The newest leader epoch of a partition, and when it first showed.
+#[derive(Clone, Copy, Debug)]
+struct NewestEpoch {
+    epoch: i32,
+    first_sequence: u64,
+}
+
+impl Default for NewestEpoch {
+    fn default() -> Self {
+        Self {
+            epoch: i32::MIN,
+            first_sequence: u64::MAX,
+        }
+    }
+}
+
+impl NewestEpoch {
+    fn note(&mut self, entry: &DirectoryEntry) {
+        if entry.leader_epoch > self.epoch {
+            self.epoch = entry.leader_epoch;
+            self.first_sequence = entry.sequence;
+        } else if entry.leader_epoch == self.epoch {
+            self.first_sequence = self.first_sequence.min(entry.sequence);
+        }
+    }
+}
+
 /// A segment as it was found.
 struct Found<R> {
     id: SegmentId,
@@ -90,7 +121,14 @@ impl<R: SegmentReader> Cache<R> {
 
     /// Puts the entries of all segments into the index in the order in which they were written, so that of two that
     /// overlap the newer one stays.
+    ///
+    /// What was stored of aborted transactions before the newest leader epoch showed may be out of date (H2): an election
+    /// in between may have cut the log in front of their markers, and what was forgotten then is in the segments still.
     fn take_over(&mut self, found: Vec<Found<R>>) {
+        let mut newest_epochs: HashMap<PartitionKey, NewestEpoch, FixedState> = HashMap::default();
+        for entry in found.iter().flat_map(|segment| &segment.entries) {
+            newest_epochs.entry(entry.key).or_default().note(entry);
+        }
         let mut order = Vec::new();
         let mut entries = Vec::with_capacity(found.len());
         for segment in found {
@@ -109,7 +147,9 @@ impl<R: SegmentReader> Cache<R> {
             if let Some((slot, entries)) = entries.get(segment)
                 && let Some(entry) = entries.get(at)
             {
-                self.engine.adopt_entry(*slot, entry);
+                let newest = newest_epochs.get(&entry.key);
+                let trusted = newest.is_some_and(|newest| entry.sequence >= newest.first_sequence);
+                self.engine.adopt_entry(*slot, entry, trusted);
             }
         }
         self.engine.drop_dead();

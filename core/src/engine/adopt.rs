@@ -4,9 +4,10 @@ use super::segments::Segment;
 use super::{Engine, Partition};
 use crate::eviction::LogKind;
 use crate::freshness::PartitionState;
-use crate::index::{IndexedBatch, Location, PartitionIndex};
+use crate::index::{IndexedBatch, KnownAt, Location, PartitionIndex};
 use crate::segment::DirectoryEntry;
 use crate::storage::{SegmentId, SegmentReader};
+use crate::transactions::AbortedInBatch;
 
 impl<R: SegmentReader> Engine<R> {
     /// Keeps the number of a segment from being given again.
@@ -25,8 +26,9 @@ impl<R: SegmentReader> Engine<R> {
         slot
     }
 
-    /// Takes an entry of such a segment over, in the place of whatever covers the same offsets.
-    pub(crate) fn adopt_entry(&mut self, slot: u32, entry: &DirectoryEntry) {
+    /// Takes an entry of such a segment over, in the place of whatever covers the same offsets. Unless what it says of
+    /// aborted transactions is `trusted`, that is forgotten.
+    pub(crate) fn adopt_entry(&mut self, slot: u32, entry: &DirectoryEntry, trusted: bool) {
         self.next_sequence = self.next_sequence.max(entry.sequence.saturating_add(1));
         while let Some(older) = self.partitions.get(&entry.key).and_then(|partition| {
             let (older, _) = partition.index.first_overlap(entry.covers)?;
@@ -38,13 +40,22 @@ impl<R: SegmentReader> Engine<R> {
             slot,
             position: entry.position,
             batch_bytes: entry.batch_bytes,
-            aborted: entry.aborted.state(),
+            aborted: if trusted {
+                entry.aborted.state()
+            } else {
+                entry.aborted.state().forgotten()
+            },
+        };
+        let list = if location.aborted.is_known() {
+            &entry.aborted
+        } else {
+            &AbortedInBatch::Unknown
         };
         let batch = IndexedBatch {
             span: entry.span,
             covers: entry.covers,
             leader_epoch: entry.leader_epoch,
-            known_at: entry.known_at.into(),
+            known_at: KnownAt::default(),
             location,
         };
         let partition = self.partitions.entry(entry.key).or_insert_with(|| Partition {
@@ -52,7 +63,7 @@ impl<R: SegmentReader> Engine<R> {
             state: PartitionState::unvalidated(),
         });
         // The segment does not tell timestamps, so no search by time may skip the batch.
-        if partition.index.insert(&batch, i64::MAX, &entry.aborted) {
+        if partition.index.insert(&batch, i64::MAX, list) {
             self.ledger.batch_in(location.aborted);
             if let Some(segment) = self.segment_mut(slot) {
                 segment.live_batches += 1;

@@ -261,7 +261,7 @@ impl<R: SegmentReader> Engine<R> {
             covers: batch.covers,
             leader_epoch: batch.leader_epoch,
             max_timestamp: i64::MIN,
-            known_at: batch.known_at.instant(),
+            known_at: batch.known_at,
             aborted,
         };
         let Some(location) = self.write_record(&moved, LogKind::Main) else {

@@ -139,8 +139,13 @@ impl Ledger {
         self.aborted_bytes += aborted.size_bytes();
     }
 
+    /// The list of a batch is forgotten, or goes with it.
+    pub(super) fn aborted_out(&mut self, aborted: AbortedState) {
+        self.aborted_bytes = self.aborted_bytes.saturating_sub(aborted.size_bytes());
+    }
+
     pub(super) fn batch_out(&mut self, aborted: AbortedState) {
         self.batches = self.batches.saturating_sub(1);
-        self.aborted_bytes = self.aborted_bytes.saturating_sub(aborted.size_bytes());
+        self.aborted_out(aborted);
     }
 }

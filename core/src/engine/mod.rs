@@ -30,14 +30,13 @@ use self::segments::{Piece, SEGMENT_BYTES, Segment, Stage};
 use crate::eviction::{LogKind, Policy, batch_hash};
 use crate::freshness::PartitionState;
 use crate::identity::PartitionKey;
-use crate::index::{BATCH_INDEX_BYTES, HitMark, IndexedBatch, Location, PartitionIndex};
+use crate::index::{BATCH_INDEX_BYTES, HitMark, IndexedBatch, KnownAt, Location, PartitionIndex};
 use crate::offset::OffsetSpan;
 use crate::segment::{
     Place, Record, SEGMENT_HEADER_BYTES, append_record, encode_segment_header, footer_share_bytes_max,
     record_size_bytes,
 };
 use crate::storage::{SegmentId, SegmentReader};
-use crate::time::Instant;
 use crate::transactions::AbortedInBatch;
 use crate::wire::{Crc32c, RecordBatch};
 
@@ -62,7 +61,7 @@ pub(crate) struct NewBatch {
     pub(crate) covers: OffsetSpan,
     pub(crate) leader_epoch: i32,
     pub(crate) max_timestamp: i64,
-    pub(crate) known_at: Instant,
+    pub(crate) known_at: KnownAt,
     pub(crate) aborted: AbortedInBatch,
 }
 
@@ -285,7 +284,6 @@ impl<R: SegmentReader> Engine<R> {
             sequence,
             covers_base: new.covers.base(),
             aborted: new.aborted.clone(),
-            known_at: new.known_at,
         };
         let mut bytes = Vec::new();
         if pieces.is_empty() {
@@ -408,6 +406,18 @@ impl<R: SegmentReader> Engine<R> {
         }
     }
 
+    /// Forgets which transactions of a partition are aborted: its log was cut, maybe in front of their markers.
+    pub(crate) fn forget_aborted(&mut self, key: PartitionKey) {
+        let Some(partition) = self.partitions.get_mut(&key) else {
+            return;
+        };
+        partition.state.stable_below = -1;
+        let ledger = &mut self.ledger;
+        partition
+            .index
+            .forget_aborted(|before| ledger.aborted_out(before));
+    }
+
     /// Accounts for an entry that has left the index.
     fn gone(&mut self, batch: &IndexedBatch) {
         self.ledger.batch_out(batch.location.aborted);
@@ -483,7 +493,7 @@ fn indexed(new: &NewBatch, location: Location) -> IndexedBatch {
         span: new.span,
         covers: new.covers,
         leader_epoch: new.leader_epoch,
-        known_at: new.known_at.into(),
+        known_at: new.known_at,
         location,
     }
 }

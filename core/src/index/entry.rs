@@ -1,11 +1,12 @@
 //! What the index keeps of a batch: where it lies and what the rules ask of it, in 36 bytes with its key.
 
+use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 
 use crate::offset::OffsetSpan;
 use crate::time::Instant;
-use crate::transactions::AbortedState;
+use crate::transactions::{ABORTED_MAX, AbortedState};
 
 /// Where the record of a batch lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,15 +37,18 @@ pub(crate) struct IndexedBatch {
 
 /// When a broker was last asked for a batch: compaction may rewrite it from then on (H5). In sixteenths of a second, so
 /// that 32 bits last for eight years; rounded down, so that nothing seems younger than it is; the end of the range stands
-/// for anything beyond it.
+/// for anything beyond it. Of what was restored it is not known, which is older than any moment: the clock has begun anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct KnownAt(u32);
+pub(crate) struct KnownAt(Option<NonZeroU32>);
 
 const TICKS_PER_SECOND: u32 = 16;
 
 impl KnownAt {
-    pub(crate) fn instant(self) -> Instant {
-        Instant::from_start(Duration::from_secs(1) / TICKS_PER_SECOND * self.0)
+    pub(crate) fn instant(self) -> Option<Instant> {
+        let ticks = self.0?.get() - 1;
+        Some(Instant::from_start(
+            Duration::from_secs(1) / TICKS_PER_SECOND * ticks,
+        ))
     }
 }
 
@@ -57,7 +61,9 @@ impl From<Instant> for KnownAt {
             .saturating_add(
                 u64::from(since_start.subsec_nanos()) * u64::from(TICKS_PER_SECOND) / 1_000_000_000,
             );
-        Self(u32::try_from(ticks).unwrap_or(u32::MAX))
+        Self(NonZeroU32::new(
+            u32::try_from(ticks.saturating_add(1)).unwrap_or(u32::MAX),
+        ))
     }
 }
 
@@ -113,8 +119,31 @@ pub(super) struct Entry {
     pub(super) mark: HitMark,
 }
 
-/// Numbers of aborted transactions that stand for something else.
+/// Numbers of aborted transactions that stand for something else, beyond [`ABORTED_MAX`].
 const ABORTED_UNKNOWN: u16 = u16::MAX;
+const ABORTED_PLAIN: u16 = u16::MAX - 1;
+/// Set where the number is of transactions that are forgotten.
+const FORGOTTEN: u16 = 1 << 15;
+
+fn encoded(aborted: AbortedState) -> u16 {
+    match aborted {
+        AbortedState::Unknown => ABORTED_UNKNOWN,
+        AbortedState::Plain => ABORTED_PLAIN,
+        AbortedState::Known { count } => count.min(ABORTED_MAX),
+        AbortedState::Forgotten { count } => count.min(ABORTED_MAX) | FORGOTTEN,
+    }
+}
+
+fn decoded(aborted: u16) -> AbortedState {
+    match aborted {
+        ABORTED_UNKNOWN => AbortedState::Unknown,
+        ABORTED_PLAIN => AbortedState::Plain,
+        count if count & FORGOTTEN == 0 => AbortedState::Known { count },
+        count => AbortedState::Forgotten {
+            count: count & !FORGOTTEN,
+        },
+    }
+}
 
 impl Entry {
     /// `None` if the batch lies too far from the chunk's base; then it needs a chunk of its own. A gap that is too long
@@ -134,10 +163,7 @@ impl Entry {
             batch_bytes: location.batch_bytes,
             leader_epoch: batch.leader_epoch,
             known_at: batch.known_at,
-            aborted: match location.aborted {
-                AbortedState::Unknown => ABORTED_UNKNOWN,
-                AbortedState::Known { count } => count,
-            },
+            aborted: encoded(location.aborted),
             mark: HitMark::default(),
         };
         Some((last, entry))
@@ -156,10 +182,7 @@ impl Entry {
                 slot: self.slot,
                 position: self.position,
                 batch_bytes: self.batch_bytes,
-                aborted: match self.aborted {
-                    ABORTED_UNKNOWN => AbortedState::Unknown,
-                    count => AbortedState::Known { count },
-                },
+                aborted: decoded(self.aborted),
             },
         }
     }
@@ -171,6 +194,13 @@ impl Entry {
 
     pub(super) fn leader_epoch(&self) -> i32 {
         self.leader_epoch
+    }
+
+    /// Forgets what was known of aborted transactions, and gives what that was.
+    pub(super) fn forget_aborted(&mut self) -> AbortedState {
+        let before = decoded(self.aborted);
+        self.aborted = encoded(before.forgotten());
+        before
     }
 
     /// The same batch, counted from a base that is lower by `shift`.

@@ -20,7 +20,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use self::chunk::{CHUNK_ENTRIES, Chunk};
-pub(crate) use self::entry::{HitMark, IndexedBatch, Location};
+use self::entry::Entry;
+pub(crate) use self::entry::{HitMark, IndexedBatch, KnownAt, Location};
 use self::guess::Guess;
 use crate::offset::OffsetSpan;
 use crate::transactions::{Aborted, AbortedInBatch, AbortedState};
@@ -153,7 +154,8 @@ impl PartitionIndex {
     /// What is known of the aborted transactions that touch a batch.
     pub(crate) fn aborted(&self, batch: &IndexedBatch) -> AbortedInBatch {
         match batch.location.aborted {
-            AbortedState::Unknown => AbortedInBatch::Unknown,
+            AbortedState::Unknown | AbortedState::Forgotten { .. } => AbortedInBatch::Unknown,
+            AbortedState::Plain => AbortedInBatch::Plain,
             AbortedState::Known { count: 0 } => AbortedInBatch::None,
             AbortedState::Known { .. } => match self.aborted.get(&batch.covers.last()) {
                 Some(list) => AbortedInBatch::Some(Arc::clone(list)),
@@ -460,6 +462,17 @@ impl PartitionIndex {
                 removed(&batch);
             }
         }
+    }
+
+    /// Forgets which transactions are aborted, and tells for each batch what was known.
+    pub(crate) fn forget_aborted(&mut self, mut forgotten: impl FnMut(AbortedState)) {
+        let chunks = self.chunks.iter_mut();
+        chunks
+            .flat_map(Chunk::entries_mut)
+            .map(Entry::forget_aborted)
+            .filter(|before| matches!(before, AbortedState::Known { .. }))
+            .for_each(&mut forgotten);
+        self.aborted.clear();
     }
 
     /// The first offset that is covered by a batch of a newer epoch than `epoch`.

@@ -237,7 +237,7 @@ fn times_are_rounded_down_to_a_sixteenth_of_a_second() {
         known.known_at = at.into();
         let mut index = PartitionIndex::default();
         index.insert(&known, 0, &AbortedInBatch::None);
-        let kept = index.get(0).unwrap().0.known_at.instant();
+        let kept = index.get(0).unwrap().0.known_at.instant().unwrap();
         assert!(kept <= at && at.since(kept) < Duration::from_nanos(62_500_001) || nanos == u64::MAX);
         assert!(kept <= at);
     }

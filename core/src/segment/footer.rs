@@ -15,7 +15,6 @@ use super::record::{ABORTED_PER_RECORD_MAX, aborted_field, record_size_bytes, st
 use crate::identity::PartitionKey;
 use crate::offset::OffsetSpan;
 use crate::storage::SegmentId;
-use crate::time::Instant;
 use crate::transactions::AbortedInBatch;
 use crate::wire::{BATCH_HEADER_BYTES, Crc32c, TopicId};
 
@@ -36,8 +35,6 @@ pub struct DirectoryEntry {
     pub covers: OffsetSpan,
     /// The epoch of the leader that appended the batch.
     pub leader_epoch: i32,
-    /// When the broker was last asked for the batch.
-    pub known_at: Instant,
     /// The aborted transactions that touch what it covers (H2).
     pub aborted: AbortedInBatch,
 }
@@ -66,9 +63,9 @@ pub struct Directory {
 }
 
 const MAGIC: u64 = u64::from_le_bytes(*b"\x8bk-end\r\n");
-const FOOTER_HEADER_BYTES: usize = 32;
+const FOOTER_HEADER_BYTES: usize = 24;
 const PARTITION_BYTES: usize = 20;
-const ENTRY_BYTES: usize = 48;
+const ENTRY_BYTES: usize = 44;
 /// Bytes at the end of a sealed segment by which its footer is found.
 pub(super) const TRAILER_BYTES: usize = 32;
 
@@ -83,8 +80,7 @@ pub fn footer_share_bytes_max(aborted: &AbortedInBatch) -> usize {
 mod header_field {
     pub(super) const PARTITIONS: usize = 0;
     pub(super) const FIRST_SEQUENCE: usize = 8;
-    pub(super) const OLDEST_KNOWN_AT: usize = 16;
-    pub(super) const ABORTED: usize = 24;
+    pub(super) const ABORTED: usize = 16;
 }
 
 mod entry_field {
@@ -97,7 +93,6 @@ mod entry_field {
     pub(super) const LEADER_EPOCH: usize = 32;
     pub(super) const ABORTED: usize = 36;
     pub(super) const SEQUENCE_DELTA: usize = 40;
-    pub(super) const KNOWN_AT_DELTA: usize = 44;
 }
 
 mod trailer_field {
@@ -115,11 +110,6 @@ pub fn encode_footer(segment: SegmentId, entries: &[DirectoryEntry], crc32c: Crc
     let first_sequence = entries
         .iter()
         .map(|entry| entry.sequence)
-        .min()
-        .unwrap_or_default();
-    let oldest = entries
-        .iter()
-        .map(|entry| entry.known_at)
         .min()
         .unwrap_or_default();
     let (partitions, slots) = partition_table(entries)?;
@@ -146,11 +136,6 @@ pub fn encode_footer(segment: SegmentId, entries: &[DirectoryEntry], crc32c: Crc
     );
     put_at(
         &mut header,
-        header_field::OLDEST_KNOWN_AT,
-        &oldest.as_millis().to_le_bytes(),
-    );
-    put_at(
-        &mut header,
         header_field::ABORTED,
         &u32::try_from(aborted).ok()?.to_le_bytes(),
     );
@@ -160,7 +145,7 @@ pub fn encode_footer(segment: SegmentId, entries: &[DirectoryEntry], crc32c: Crc
         out.extend_from_slice(&key.partition.to_le_bytes());
     }
     for (entry, slot) in entries.iter().zip(slots) {
-        out.extend_from_slice(&encode_entry(entry, slot, first_sequence, oldest)?);
+        out.extend_from_slice(&encode_entry(entry, slot, first_sequence)?);
     }
     for entry in entries {
         put_aborted(&mut out, storable(&entry.aborted).as_slice());
@@ -205,18 +190,10 @@ fn partition_table(entries: &[DirectoryEntry]) -> Option<(Vec<PartitionKey>, Vec
     Some((partitions, slots))
 }
 
-fn encode_entry(
-    entry: &DirectoryEntry,
-    slot: u32,
-    first_sequence: u64,
-    oldest: Instant,
-) -> Option<[u8; ENTRY_BYTES]> {
+fn encode_entry(entry: &DirectoryEntry, slot: u32, first_sequence: u64) -> Option<[u8; ENTRY_BYTES]> {
     let span = entry.span;
     let last_offset_delta = u32::try_from(span.last().abs_diff(span.base())).ok()?;
     let sequence_delta = u32::try_from(entry.sequence - first_sequence).ok()?;
-    // What was known 49 days after the oldest is taken for older than it is, which costs a question at most.
-    let known_at_delta = entry.known_at.as_millis().saturating_sub(oldest.as_millis());
-    let known_at_delta = u32::try_from(known_at_delta).unwrap_or(u32::MAX);
     let covers_base = entry.covers.base().min(span.base());
     let aborted = aborted_field(storable(&entry.aborted));
     let mut out = [0; ENTRY_BYTES];
@@ -244,11 +221,6 @@ fn encode_entry(
         &mut out,
         entry_field::SEQUENCE_DELTA,
         &sequence_delta.to_le_bytes(),
-    );
-    put_at(
-        &mut out,
-        entry_field::KNOWN_AT_DELTA,
-        &known_at_delta.to_le_bytes(),
     );
     Some(out)
 }
@@ -386,8 +358,6 @@ impl<'a> Tables<'a> {
         let covers = covers.ok_or_else(|| wrong_field_kind("covers from", covers_base.into()))?;
         let sequence = u64_at(self.header, header_field::FIRST_SEQUENCE)
             .saturating_add(u32_at(bytes, entry_field::SEQUENCE_DELTA).into());
-        let known_at = u64_at(self.header, header_field::OLDEST_KNOWN_AT)
-            .saturating_add(u32_at(bytes, entry_field::KNOWN_AT_DELTA).into());
         Ok(DirectoryEntry {
             key,
             sequence,
@@ -396,7 +366,6 @@ impl<'a> Tables<'a> {
             span,
             covers,
             leader_epoch: i32_at(bytes, entry_field::LEADER_EPOCH),
-            known_at: Instant::from_millis(known_at),
             aborted: take_aborted(u32_at(bytes, entry_field::ABORTED), aborted)?,
         })
     }

@@ -44,12 +44,17 @@ pub(super) fn put_at(bytes: &mut [u8], at: usize, value: &[u8]) {
 pub(super) const ABORTED_BYTES: usize = 24;
 /// Stands for the count of aborted transactions where nothing is known of them.
 pub(super) const ABORTED_UNKNOWN: u32 = u32::MAX;
+/// Stands for it where the batch is of no transaction.
+pub(super) const ABORTED_PLAIN: u32 = u32::MAX - 1;
 /// Stands for the offset of a marker that lies beyond the batch.
 const MARKER_UNKNOWN: i64 = i64::MIN;
 
 /// How many transactions stand behind a field that says `aborted`.
 pub(super) fn aborted_count(aborted: u32) -> u32 {
-    if aborted == ABORTED_UNKNOWN { 0 } else { aborted }
+    match aborted {
+        ABORTED_UNKNOWN | ABORTED_PLAIN => 0,
+        count => count,
+    }
 }
 
 pub(super) fn put_aborted(out: &mut Vec<u8>, list: &[Aborted]) {
@@ -64,6 +69,7 @@ pub(super) fn put_aborted(out: &mut Vec<u8>, list: &[Aborted]) {
 pub(super) fn aborted_of(aborted: u32, list: &[u8]) -> AbortedInBatch {
     match aborted {
         ABORTED_UNKNOWN => AbortedInBatch::Unknown,
+        ABORTED_PLAIN => AbortedInBatch::Plain,
         0 => AbortedInBatch::None,
         _ => AbortedInBatch::Some(list.chunks_exact(ABORTED_BYTES).map(one_aborted).collect()),
     }

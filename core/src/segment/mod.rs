@@ -6,7 +6,7 @@
 //! them (H27). The 1 % that this adds to batches of 16 KiB is what a restart without reading them costs.
 //!
 //! ```text
-//! segment header, 32 bytes             record, 72 bytes + 24 for each aborted transaction + the batch
+//! segment header, 32 bytes             record, 64 bytes + 24 for each aborted transaction + the batch
 //!   0  magic            8 bytes          0  magic            u32
 //!   8  version          u16              4  checksum         u32
 //!  10  header length    u16              8  sequence         u64
@@ -16,23 +16,22 @@
 //!  28  checksum         u32             40  covers from      i64
 //!                                       48  last offset      i64
 //! footer, then its trailer              56  leader epoch     i32
-//!   0  partitions       u32             60  aborted          u32, 0xffff_ffff if unknown
-//!   4  zero             u32             64  known at         u64, milliseconds
-//!   8  first sequence   u64             72  aborted transactions: producer id, first offset,
-//!  16  oldest known at  u64                 marker's offset (i64::MIN: beyond the batch), i64 each
-//!  24  aborted          u32              …  the batch
-//!  28  zero             u32
-//!  32  partitions: topic id, index      entry of the footer, 48 bytes
-//!   …  entries, 48 bytes each            0  partition, as its place in the table  u32
-//!   …  aborted, 24 bytes each            4  position of the record                u32
-//! trailer, the last 32 bytes             8  batch length                          u32
-//!   0  magic            8 bytes         12  last offset − base offset             u32
-//!   8  version          u16             16  base offset                           i64
-//!  10  zero             u16             24  covers from                           i64
-//!  12  footer length    u32             32  leader epoch                          i32
-//!  16  entries          u32             36  aborted, as in the record             u32
-//!  20  segment id       u64             40  sequence − first sequence             u32
-//!  28  checksum         u32             44  known at − oldest known at            u32
+//!   0  partitions       u32             60  aborted          u32, 0xffff_ffff if unknown,
+//!   4  zero             u32                 0xffff_fffe if the batch is of no transaction
+//!   8  first sequence   u64             64  aborted transactions: producer id, first offset,
+//!  16  aborted          u32                 marker's offset (i64::MIN: beyond the batch), i64 each
+//!  20  zero             u32              …  the batch
+//!  24  partitions: topic id, index
+//!   …  entries, 44 bytes each           entry of the footer, 44 bytes
+//!   …  aborted, 24 bytes each            0  partition, as its place in the table  u32
+//! trailer, the last 32 bytes             4  position of the record                u32
+//!   0  magic            8 bytes          8  batch length                          u32
+//!   8  version          u16             12  last offset − base offset             u32
+//!  10  zero             u16             16  base offset                           i64
+//!  12  footer length    u32             24  covers from                           i64
+//!  16  entries          u32             32  leader epoch                          i32
+//!  20  segment id       u64             36  aborted, as in the record             u32
+//!  28  checksum         u32             40  sequence − first sequence             u32
 //! ```
 //!
 //! **Checksums** are CRC-32C. A record's covers its header from byte 8 on, the aborted transactions and the first 21
@@ -73,8 +72,8 @@ use crate::transactions::AbortedState;
 /// What precedes the batch in a record, in bytes.
 pub(crate) fn before_batch_bytes(aborted: AbortedState) -> usize {
     let count = match aborted {
-        AbortedState::Unknown => 0,
-        AbortedState::Known { count } => usize::from(count),
+        AbortedState::Unknown | AbortedState::Plain => 0,
+        AbortedState::Known { count } | AbortedState::Forgotten { count } => usize::from(count),
     };
     RECORD_HEADER_BYTES + count * layout::ABORTED_BYTES
 }

@@ -9,18 +9,17 @@ use super::error::{Part, SegmentError, SegmentErrorKind};
 use super::footer::DirectoryEntry;
 use super::header::SEGMENT_HEADER_BYTES;
 use super::layout::{
-    ABORTED_BYTES, ABORTED_UNKNOWN, aborted_count, aborted_of, array, i32_at, i64_at, put_aborted, put_at,
-    u32_at, u64_at,
+    ABORTED_BYTES, ABORTED_PLAIN, ABORTED_UNKNOWN, aborted_count, aborted_of, array, i32_at, i64_at,
+    put_aborted, put_at, u32_at, u64_at,
 };
 use crate::identity::PartitionKey;
 use crate::offset::OffsetSpan;
 use crate::storage::SegmentId;
-use crate::time::Instant;
 use crate::transactions::AbortedInBatch;
 use crate::wire::{BATCH_HEADER_BYTES, BatchError, Crc32c, RecordBatch, TopicId};
 
 /// Bytes of a record's header, without the aborted transactions.
-pub const RECORD_HEADER_BYTES: usize = 72;
+pub const RECORD_HEADER_BYTES: usize = 64;
 /// The most aborted transactions that a record carries. So that a damaged count cannot ask for much, and because a
 /// batch that more of them touch was never seen; it is stored as if nothing were known of them.
 pub const ABORTED_PER_RECORD_MAX: usize = 65_535;
@@ -42,7 +41,6 @@ mod field {
     pub(super) const LAST_OFFSET: usize = 48;
     pub(super) const LEADER_EPOCH: usize = 56;
     pub(super) const ABORTED: usize = 60;
-    pub(super) const KNOWN_AT: usize = 64;
 }
 
 /// What a record says beside what its batch says itself.
@@ -57,8 +55,6 @@ pub struct Record {
     pub covers_base: i64,
     /// The aborted transactions that touch what it covers (H2).
     pub aborted: AbortedInBatch,
-    /// When the broker was last asked for it; kept in milliseconds, rounded down.
-    pub known_at: Instant,
 }
 
 /// What a record takes, in bytes.
@@ -80,6 +76,7 @@ pub(super) fn storable(aborted: &AbortedInBatch) -> &AbortedInBatch {
 pub(super) fn aborted_field(aborted: &AbortedInBatch) -> u32 {
     match aborted {
         AbortedInBatch::Unknown => ABORTED_UNKNOWN,
+        AbortedInBatch::Plain => ABORTED_PLAIN,
         AbortedInBatch::None => 0,
         // It fits: `storable` bounds it.
         AbortedInBatch::Some(list) => u32::try_from(list.len()).unwrap_or(ABORTED_UNKNOWN),
@@ -123,11 +120,6 @@ pub(crate) fn append_record(
     let leader_epoch = batch.partition_leader_epoch();
     put_at(&mut header, field::LEADER_EPOCH, &leader_epoch.to_le_bytes());
     put_at(&mut header, field::ABORTED, &aborted_field(aborted).to_le_bytes());
-    put_at(
-        &mut header,
-        field::KNOWN_AT,
-        &record.known_at.as_millis().to_le_bytes(),
-    );
     out.extend_from_slice(&header);
     put_aborted(out, aborted.as_slice());
     // In two steps: what the checksum covers lies in one piece then, and is not written twice.
@@ -228,11 +220,6 @@ impl<'a> RecordView<'a> {
         i32_at(self.bytes, field::LEADER_EPOCH)
     }
 
-    /// When the broker was last asked for the batch before it was written.
-    pub fn known_at(&self) -> Instant {
-        Instant::from_millis(u64_at(self.bytes, field::KNOWN_AT))
-    }
-
     /// The aborted transactions that touch what it covers.
     pub fn aborted(&self) -> AbortedInBatch {
         let list = self.bytes.get(RECORD_HEADER_BYTES..self.batch_at);
@@ -251,7 +238,6 @@ impl<'a> RecordView<'a> {
             sequence: self.sequence(),
             covers_base: self.covers.base(),
             aborted: self.aborted(),
-            known_at: self.known_at(),
         }
     }
 
@@ -266,7 +252,6 @@ impl<'a> RecordView<'a> {
             span: self.span,
             covers: self.covers,
             leader_epoch: self.leader_epoch(),
-            known_at: self.known_at(),
             aborted: self.aborted(),
         }
     }

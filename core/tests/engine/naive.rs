@@ -452,6 +452,7 @@ impl<S: Storage> Run<S> {
                 epoch: epoch - 1,
                 end_offset: offset(end_at),
             },
+            known_epoch_end: None,
         };
         let doubtful = self.driver.cache.doubtful(&request(partition, 0), at(u64::MAX));
         if let [doubtful] = doubtful.as_slice() {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
-use kachet_core::cache::{Doubtful, Evidence, Harvest};
+use kachet_core::cache::{Doubtful, EpochEnd, Evidence, Harvest};
 use kachet_core::identity::PartitionKey;
 use kachet_core::storage::Storage;
 use kachet_core::time::Instant;
@@ -70,6 +70,30 @@ struct Question {
     doubtful: Doubtful,
     topic_name: WireStr,
     leader_epoch: i32,
+}
+
+impl Question {
+    fn partition(&self) -> (WireStr, i32) {
+        (self.topic_name.clone(), self.doubtful.key.partition)
+    }
+
+    /// How far the log still holds what is cached.
+    fn cached_epoch(&self) -> PartitionEpoch {
+        PartitionEpoch {
+            partition: self.partition(),
+            epoch: self.doubtful.newest_cached_epoch,
+        }
+    }
+
+    /// The epoch of the leader before, if another one has been elected since.
+    fn known_epoch(&self) -> Option<PartitionEpoch> {
+        let known = self.doubtful.leader_epoch;
+        let was_elected = known > self.doubtful.newest_cached_epoch && known < self.leader_epoch;
+        was_elected.then(|| PartitionEpoch {
+            partition: self.partition(),
+            epoch: known,
+        })
+    }
 }
 
 impl<T: Transport, S: Storage + 'static> Inner<T, S> {
@@ -133,18 +157,12 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             }
         };
         self.learn_names(&topology, asked_at);
-        let still_stands = |name: &WireStr, id: TopicId| {
-            let mut topics = topology.topics.iter();
-            topics.any(|topic| {
-                topic.error_code == 0 && topic.name.as_ref() == Some(name) && topic.topic_id == id
-            })
-        };
         for harvest in harvests {
             let TopicRef::Name(of) = harvest.topic() else {
                 continue;
             };
             let id = before.iter().find(|(name, _)| name == of).map(|(_, id)| *id);
-            if let Some(id) = id.filter(|id| still_stands(of, *id)) {
+            if let Some(id) = id.filter(|id| stands_for(&topology, of, *id)) {
                 harvest.identify(id);
             }
         }
@@ -363,16 +381,10 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         compacted: &BTreeMap<WireStr, bool>,
         asked_at: Instant,
     ) -> Result<(), TransportError> {
-        let name = |each: &Question| (each.topic_name.clone(), each.doubtful.key.partition);
-        let partitions: Vec<_> = questions.iter().map(name).collect();
-        let epochs: Vec<_> = questions
-            .iter()
-            .map(|each| PartitionEpoch {
-                partition: name(each),
-                epoch: each.doubtful.newest_cached_epoch,
-            })
-            .collect();
-        let (earliest, latest, ends) = tokio::try_join!(
+        let partitions: Vec<_> = questions.iter().map(Question::partition).collect();
+        let cached: Vec<_> = questions.iter().map(Question::cached_epoch).collect();
+        let known: Vec<_> = questions.iter().filter_map(Question::known_epoch).collect();
+        let (earliest, latest, ends, known_ends) = tokio::try_join!(
             list_offsets(
                 &self.transport,
                 leader,
@@ -387,10 +399,25 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
                 LATEST_TIMESTAMP,
                 READ_UNCOMMITTED
             ),
-            epoch_ends(&self.transport, leader, &epochs),
+            epoch_ends(&self.transport, leader, &cached),
+            self.known_epoch_ends(leader, &known),
         )?;
+        // Leaders are asked by name, so it is asked once more what the name stands for (H6).
+        let mut names: Vec<_> = questions
+            .iter()
+            .map(|each| TopicRef::Name(each.topic_name.clone()))
+            .collect();
+        names.sort();
+        names.dedup();
+        let confirmed_at = self.now();
+        let topology = describe(&self.transport, leader, &names).await?;
+        self.learn_names(&topology, confirmed_at);
         for question in questions {
-            let partition = name(question);
+            let (partition, topic_id) = (question.partition(), question.doubtful.key.topic_id);
+            if !stands_for(&topology, &question.topic_name, topic_id) {
+                debug!(%leader, topic = %partition.0, "created anew while it was asked about");
+                continue;
+            }
             let (Some(Ok(earliest)), Some(Ok(latest)), Some(Ok(epoch_end))) = (
                 earliest.get(&partition),
                 latest.get(&partition),
@@ -406,11 +433,33 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
                 high_watermark: latest.offset,
                 is_compacted: compacted.get(&question.topic_name).copied().unwrap_or(true),
                 epoch_end: *epoch_end,
+                known_epoch_end: known_ends
+                    .get(&partition)
+                    .and_then(|end| end.as_ref().ok().copied()),
             };
             self.write().validate(&question.doubtful, &evidence, asked_at);
         }
         Ok(())
     }
+
+    /// After an election: how far the leader's log agrees with that of the leader before.
+    async fn known_epoch_ends(
+        &self,
+        leader: &BrokerAddress,
+        epochs: &[PartitionEpoch],
+    ) -> Result<BTreeMap<(WireStr, i32), Result<EpochEnd, i16>>, TransportError> {
+        if epochs.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        epoch_ends(&self.transport, leader, epochs).await
+    }
+}
+
+/// Whether a topic of this name has this id, and no other.
+fn stands_for(topology: &Topology, name: &WireStr, topic_id: TopicId) -> bool {
+    let mut topics = topology.topics.iter();
+    topics
+        .any(|topic| topic.error_code == 0 && topic.name.as_ref() == Some(name) && topic.topic_id == topic_id)
 }
 
 fn topic_ref(doubtful: &Doubtful) -> TopicRef {

@@ -31,6 +31,7 @@ fn evidence(log_start_offset: i64, high_watermark: i64) -> Evidence {
         high_watermark,
         is_compacted: false,
         epoch_end,
+        known_epoch_end: None,
     }
 }
 
@@ -231,6 +232,7 @@ fn validation_finds_a_truncation_by_the_end_of_the_epoch() {
         high_watermark: 100,
         is_compacted: false,
         epoch_end: EpochEnd { epoch, end_offset },
+        known_epoch_end: None,
     };
     // The log of the new leader, and how far the cache is still right.
     for (answer, right_up_to) in [

@@ -38,8 +38,13 @@ fn stable(last_stable_offset: i64, aborted: Vec<AbortedTransaction>, records: By
 
 #[test]
 fn committed_readers_are_not_served_from_an_answer_that_is_silent_on_transactions() {
+    let transactional = make(Shape {
+        attributes: 1 << 4,
+        producer_id: 7,
+        ..shape(0, 10)
+    });
     let mut cache = cache_of(1 << 20);
-    fill(&mut cache, 0, 100, &[batch(0, 10)]);
+    fill(&mut cache, 0, 100, core::slice::from_ref(&transactional));
     assert!(hit(&cache, request(0)).is_some());
     assert_eq!(
         hit_data(&cache, request(0)).unwrap().aborted_transactions,
@@ -50,12 +55,98 @@ fn committed_readers_are_not_served_from_an_answer_that_is_silent_on_transaction
     absorb(
         &mut cache,
         &committed(request(0)),
-        &stable(100, vec![], batch(0, 10)),
+        &stable(100, vec![], transactional),
     );
     let data = hit_data(&cache, committed(request(0))).unwrap();
     assert_eq!(data.aborted_transactions, Some(vec![]));
     assert_eq!(cache.statistics().batches, 1);
     check_accounting(&cache);
+}
+
+#[test]
+fn committed_readers_are_served_batches_of_no_transaction_once_they_are_stable() {
+    let mut cache = cache_of(1 << 20);
+    let answer = PartitionData {
+        last_stable_offset: 10,
+        ..data(0, 100, join(&[batch(0, 10), batch(10, 10)]))
+    };
+    absorb(&mut cache, &request(0), &response_of(vec![answer]));
+    let hit = hit_data(&cache, committed(request(0))).unwrap();
+    assert_eq!(hit.aborted_transactions, Some(vec![]));
+    assert_eq!(hit.records.unwrap().to_bytes(), batch(0, 10));
+    assert!(hit_data(&cache, committed(request(10))).is_none(), "not stable");
+}
+
+/// A committed batch of a transaction, of epoch 0, whose marker may lie anywhere below 1 000.
+fn decided() -> MemoryCache {
+    let mut cache = cache_of(1 << 20);
+    let batch = make(Shape {
+        attributes: 1 << 4,
+        producer_id: 7,
+        ..shape(0, 10)
+    });
+    absorb(&mut cache, &committed(request(0)), &stable(900, vec![], batch));
+    assert!(hit(&cache, committed(request(0))).is_some());
+    cache
+}
+
+/// What the leader of an epoch says of a log of 1 000 offsets or more.
+fn elected(leader_epoch: i32, end_offset: i64, known_epoch_end: Option<i64>) -> Evidence {
+    let end = |end_offset| EpochEnd { epoch: 0, end_offset };
+    Evidence {
+        leader_epoch,
+        log_start_offset: 0,
+        high_watermark: 1_000,
+        is_compacted: false,
+        epoch_end: end(end_offset),
+        known_epoch_end: known_epoch_end.map(end),
+    }
+}
+
+fn validate(cache: &mut MemoryCache, evidence: &Evidence, asked_at: Instant) {
+    let key = KEY;
+    let leader_epoch = cache.engine.partitions[&key].state.leader_epoch;
+    let doubtful = Doubtful {
+        key,
+        topic_name: None,
+        newest_cached_epoch: 0,
+        leader_epoch,
+        blocks_hits: true,
+    };
+    cache.validate(&doubtful, evidence, asked_at);
+}
+
+#[test]
+fn what_transactions_came_to_is_forgotten_when_a_new_leader_lacks_what_could_be_read() {
+    for (second, is_kept) in [
+        (elected(0, 1_000, None), true),
+        (elected(1, 1_000, None), true),
+        (elected(1, 999, None), false),
+    ] {
+        let mut cache = decided();
+        validate(&mut cache, &elected(0, 1_000, None), at(1));
+        validate(&mut cache, &second, at(2));
+        assert!(hit(&cache, request(0)).is_some());
+        assert_eq!(
+            hit(&cache, committed(request(0))).is_some(),
+            is_kept,
+            "{second:?}"
+        );
+        check_accounting(&cache);
+    }
+}
+
+#[test]
+fn after_clean_elections_it_is_the_last_known_epoch_that_tells() {
+    let mut cache = decided();
+    // Nothing of epoch 3 is cached; epoch 0 has ended long ago.
+    validate(&mut cache, &elected(0, 10, None), at(1));
+    validate(&mut cache, &elected(3, 10, Some(1_000)), at(2));
+    assert!(hit(&cache, committed(request(0))).is_some());
+    validate(&mut cache, &elected(4, 10, Some(1_000)), at(3));
+    assert!(hit(&cache, committed(request(0))).is_some());
+    validate(&mut cache, &elected(5, 10, Some(990)), at(4));
+    assert!(hit(&cache, committed(request(0))).is_none());
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn whatever_a_crash_leaves_of_an_unsealed_segment_gives_no_wrong_bytes() {
     );
     assert_eq!(
         read.iter().max(),
-        Some(&14),
+        Some(&15),
         "and up to all but the record that was torn"
     );
 }

