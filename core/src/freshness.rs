@@ -12,6 +12,8 @@ pub(crate) struct PartitionState {
     pub(crate) leader_epoch: i32,
     /// What was asked for from then on was answered in that epoch.
     epoch_since: Instant,
+    /// Where all batches of an epoch and of older ones end, by the leader of a newer epoch (H7).
+    epoch_ends: Option<EpochEnd>,
     /// The last high watermark reported.
     pub(crate) high_watermark: i64,
     /// The last stable offset reported last.
@@ -31,6 +33,7 @@ impl PartitionState {
             validated_at: Some(validated_at),
             leader_epoch,
             epoch_since: validated_at,
+            epoch_ends: None,
             high_watermark: -1,
             last_stable_offset: -1,
             stable_below: -1,
@@ -80,6 +83,23 @@ impl PartitionState {
         went_back.then_some(high_watermark)
     }
 
+    /// Whether a batch is of a branch of the log that an election has cut off. A leader that was deposed may go on
+    /// giving such, and an answer of one may be late.
+    pub(crate) fn is_cut_off(&self, leader_epoch: i32, last_offset: i64) -> bool {
+        self.epoch_ends
+            .is_some_and(|end| leader_epoch <= end.epoch && last_offset >= end.end_offset)
+    }
+
+    /// Takes over where an epoch that is over has ended: `asked_epoch`, or an older one if the log holds none of it.
+    pub(crate) fn learn_epoch_end(&mut self, asked_epoch: i32, end: EpochEnd) {
+        if asked_epoch < self.leader_epoch && self.epoch_ends.is_none_or(|known| known.epoch <= asked_epoch) {
+            self.epoch_ends = Some(EpochEnd {
+                epoch: asked_epoch,
+                end_offset: end.end_offset.max(0),
+            });
+        }
+    }
+
     /// Whether a leader was elected since all was learned whose log ends before what was readable then, so that markers
     /// of transactions may be gone (H2). Otherwise it holds all of them.
     pub(crate) fn lost_markers(&self, evidence: &Evidence, newest_cached_epoch: i32) -> bool {
@@ -116,8 +136,8 @@ pub struct Evidence {
     pub is_compacted: bool,
     /// The answer to OffsetForLeaderEpoch, asked for the newest epoch that is cached.
     pub epoch_end: EpochEnd,
-    /// The same for [`Doubtful::leader_epoch`](crate::cache::Doubtful::leader_epoch), to be asked if that is newer than
-    /// the newest cached epoch, and older than the leader epoch.
+    /// The same for [`Doubtful::known_epoch`](crate::cache::Doubtful::known_epoch), to be asked if that is another than the
+    /// newest cached epoch, and older than the leader epoch.
     pub known_epoch_end: Option<EpochEnd>,
 }
 

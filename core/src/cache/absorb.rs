@@ -297,6 +297,13 @@ impl<R: SegmentReader> Cache<R> {
         known_at: Instant,
     ) -> Inserted {
         let (data, leader_epoch) = (&harvest.data, harvest.leader_epoch);
+        if self.engine.partitions.get(&key).is_some_and(|partition| {
+            let state = &partition.state;
+            state.is_cut_off(batch.leader_epoch, batch.span.last())
+        }) {
+            self.counters.rejected.add(1);
+            return Inserted::Kept;
+        }
         let covers = match self.refresh(key, batch, known_at) {
             Refreshed::Known => return Inserted::Kept,
             Refreshed::New(covers) => covers,

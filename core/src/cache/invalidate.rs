@@ -3,11 +3,39 @@
 use alloc::vec::Vec;
 
 use super::{Cache, Doubtful};
+use crate::engine::Partition;
 use crate::freshness::Evidence;
 use crate::identity::PartitionKey;
+use crate::offset::OffsetSpan;
 use crate::storage::SegmentReader;
 use crate::time::Instant;
 use crate::wire::{FetchRequest, TopicId, TopicRef};
+
+impl Partition {
+    /// An epoch up to which the cache knows the log, beside the newest that is cached.
+    pub(super) fn known_epoch(&self) -> i32 {
+        match self.state.leader_epoch {
+            -1 => self.index.newest_epoch_but_one(),
+            known => known,
+        }
+    }
+
+    /// Where cached batches begin that an election has cut off: of the known epoch or older, and beyond its end.
+    fn cut_off_at(&mut self, doubtful: &Doubtful, evidence: &Evidence) -> Option<i64> {
+        let ends = [
+            (doubtful.newest_cached_epoch, Some(evidence.epoch_end)),
+            (doubtful.known_epoch, evidence.known_epoch_end),
+        ];
+        for (epoch, end) in ends {
+            if let Some(end) = end {
+                self.state.learn_epoch_end(epoch, end);
+            }
+        }
+        let end_offset = evidence.known_epoch_end?.end_offset.max(0);
+        let (behind, _) = self.index.first_overlap(OffsetSpan::new(end_offset, i64::MAX)?)?;
+        (behind.leader_epoch <= doubtful.known_epoch).then_some(end_offset)
+    }
+}
 
 impl<R: SegmentReader> Cache<R> {
     /// The partitions of `request` that hold batches and are due to be validated. The host asks upstream and
@@ -33,7 +61,7 @@ impl<R: SegmentReader> Cache<R> {
                     TopicRef::Id(_) => None,
                 },
                 newest_cached_epoch: partition.index.newest_epoch(),
-                leader_epoch: partition.state.leader_epoch,
+                known_epoch: partition.known_epoch(),
                 blocks_hits: validated_at.is_none_or(|at| !max_staleness.allows(at, now)),
             });
         }
@@ -52,11 +80,12 @@ impl<R: SegmentReader> Cache<R> {
             return;
         }
         // An answer that was given meanwhile may be of another leader than the one that was known when this was asked.
-        let lost_markers = partition.state.leader_epoch != doubtful.leader_epoch
+        let lost_markers = partition.known_epoch() != doubtful.known_epoch
             || partition
                 .state
                 .lost_markers(evidence, doubtful.newest_cached_epoch);
         let truncated_at = partition.state.validate(evidence, asked_at);
+        let cut_off_at = partition.cut_off_at(doubtful, evidence);
         // An end of −1 says that the log holds no such epoch: nothing cached can stand.
         let end_offset = evidence.epoch_end.end_offset.max(0);
         let newer = partition.index.first_of_newer_epoch(evidence.epoch_end.epoch);
@@ -65,7 +94,7 @@ impl<R: SegmentReader> Cache<R> {
         if lost_markers || truncated_at.is_some() {
             self.engine.forget_aborted(key);
         }
-        for offset in [truncated_at, diverges_at].into_iter().flatten() {
+        for offset in [truncated_at, diverges_at, cut_off_at].into_iter().flatten() {
             self.drop_from(key, offset);
         }
         self.drop_below(key, log_start_offset);

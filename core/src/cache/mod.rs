@@ -106,8 +106,9 @@ pub struct Doubtful {
     pub topic_name: Option<WireStr>,
     /// The newest leader epoch among the cached batches: what to ask OffsetForLeaderEpoch for.
     pub newest_cached_epoch: i32,
-    /// The leader epoch when the partition was last validated, −1 if that is not known.
-    pub leader_epoch: i32,
+    /// The leader epoch when the partition was last validated, or, where that is not known, the newest but one among the
+    /// cached batches; −1 if there is none.
+    pub known_epoch: i32,
     /// Whether hits have to wait for the answer; otherwise it may come in the background.
     pub blocks_hits: bool,
 }

@@ -60,6 +60,10 @@ impl Chunk {
         }
     }
 
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     pub(super) fn entries_mut(&mut self) -> &mut [Entry] {
         &mut self.entries
     }

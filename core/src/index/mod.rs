@@ -506,6 +506,21 @@ impl PartitionIndex {
         newest.map_or(-1, |batch| batch.leader_epoch)
     }
 
+    /// The newest epoch but one among the cached batches; −1 if all are of one.
+    pub(crate) fn newest_epoch_but_one(&self) -> i32 {
+        let newest = self.newest_epoch();
+        let is_older = |entry: &Entry| entry.leader_epoch() < newest;
+        // Epochs never fall, so the last chunk that begins with an older one holds the last batch of an older one.
+        let begun_older = self
+            .chunks
+            .partition_point(|chunk| chunk.entry(0).is_some_and(is_older));
+        let last = begun_older.checked_sub(1).and_then(|at| self.chunks.get(at));
+        let mut entries = last.into_iter().flat_map(|chunk| chunk.entries().iter().rev());
+        entries
+            .find(|entry| is_older(entry))
+            .map_or(-1, Entry::leader_epoch)
+    }
+
     /// The offset from which on cached batches contradict that `span` is of `leader_epoch`, because along a log
     /// epochs never fall (H7).
     pub(crate) fn contradicts_epoch(&self, span: OffsetSpan, leader_epoch: i32) -> Option<i64> {

@@ -87,9 +87,9 @@ impl Question {
 
     /// The epoch of the leader before, if another one has been elected since.
     fn known_epoch(&self) -> Option<PartitionEpoch> {
-        let known = self.doubtful.leader_epoch;
-        let was_elected = known > self.doubtful.newest_cached_epoch && known < self.leader_epoch;
-        was_elected.then(|| PartitionEpoch {
+        let known = self.doubtful.known_epoch;
+        let is_asked = known >= 0 && known != self.doubtful.newest_cached_epoch && known < self.leader_epoch;
+        is_asked.then(|| PartitionEpoch {
             partition: self.partition(),
             epoch: known,
         })

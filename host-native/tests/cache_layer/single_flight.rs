@@ -341,9 +341,9 @@ async fn fetches_by_name_at_once_share_one_fetch_and_one_question_before_and_aft
         assert!(sizes(&fetch.await??)[0] > 0);
     }
     // What the name stood for when the broker answered is asked beside the answer.
-    tokio::time::timeout(Duration::from_secs(5), async {
+    timeout(Duration::from_secs(5), async {
         while world.cache.statistics().batches == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(5)).await;
         }
     })
     .await?;

@@ -105,12 +105,12 @@ fn elected(leader_epoch: i32, end_offset: i64, known_epoch_end: Option<i64>) -> 
 
 fn validate(cache: &mut MemoryCache, evidence: &Evidence, asked_at: Instant) {
     let key = KEY;
-    let leader_epoch = cache.engine.partitions[&key].state.leader_epoch;
+    let known_epoch = cache.engine.partitions[&key].known_epoch();
     let doubtful = Doubtful {
         key,
         topic_name: None,
         newest_cached_epoch: 0,
-        leader_epoch,
+        known_epoch,
         blocks_hits: true,
     };
     cache.validate(&doubtful, evidence, asked_at);
