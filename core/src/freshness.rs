@@ -8,7 +8,8 @@ use crate::wire::PartitionData;
 pub(crate) struct PartitionState {
     /// When a broker was last asked whether what is cached still stands. `None` after a sign that it may not.
     pub(crate) validated_at: Option<Instant>,
-    /// The leader epoch in which all is learned that is known of transactions; −1 if it is not known.
+    /// No leader of an older epoch has told what is known of transactions; −1 if that is not sure. Below the epoch of the
+    /// leader that told it where a request did not name that.
     pub(crate) leader_epoch: i32,
     /// What was asked for from then on was answered in that epoch.
     epoch_since: Instant,
@@ -103,11 +104,19 @@ impl PartitionState {
     /// Whether a leader was elected since all was learned whose log ends before what was readable then, so that markers
     /// of transactions may be gone (H2). Otherwise it holds all of them.
     pub(crate) fn lost_markers(&self, evidence: &Evidence, newest_cached_epoch: i32) -> bool {
-        if evidence.leader_epoch <= self.leader_epoch.max(newest_cached_epoch) {
+        if (0..=self.leader_epoch).contains(&evidence.leader_epoch) {
             return false;
         }
-        let agreed = evidence.known_epoch_end.unwrap_or(evidence.epoch_end);
-        self.high_watermark < 0 || agreed.end_offset < self.high_watermark
+        let agreed = match evidence.known_epoch_end {
+            Some(end) if self.leader_epoch != newest_cached_epoch => end,
+            _ => evidence.epoch_end,
+        };
+        self.leader_epoch < 0 || self.high_watermark < 0 || agreed.end_offset < self.high_watermark
+    }
+
+    /// Whether it is known where this epoch, and all older ones, have ended.
+    pub(crate) fn knows_end_of(&self, epoch: i32) -> bool {
+        self.epoch_ends.is_some_and(|end| end.epoch >= epoch)
     }
 
     /// Takes over what a revalidation found. Gives the offset from which on the log was truncated, if it was.

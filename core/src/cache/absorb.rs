@@ -319,7 +319,7 @@ impl<R: SegmentReader> Cache<R> {
             aborted: batch.aborted.clone(),
         };
         let state = || {
-            let mut state = PartitionState::new(known_at, leader_epoch);
+            let mut state = PartitionState::new(known_at, leader_epoch.max(batch.leader_epoch));
             state.learn(data, known_at);
             state
         };

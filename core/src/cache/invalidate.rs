@@ -12,12 +12,15 @@ use crate::time::Instant;
 use crate::wire::{FetchRequest, TopicId, TopicRef};
 
 impl Partition {
-    /// An epoch up to which the cache knows the log, beside the newest that is cached.
+    /// The epoch whose end is to be asked for beside that of the newest cached one: that of the leader that was known, or
+    /// the newest but one among the cached batches, which a deposed leader may have given. −1 for none.
     pub(super) fn known_epoch(&self) -> i32 {
-        match self.state.leader_epoch {
-            -1 => self.index.newest_epoch_but_one(),
-            known => known,
+        let known = self.state.leader_epoch;
+        if known >= 0 && known != self.index.newest_epoch() {
+            return known;
         }
+        let older = self.index.newest_epoch_but_one();
+        if self.state.knows_end_of(older) { -1 } else { older }
     }
 
     /// Where cached batches begin that an election has cut off: of the known epoch or older, and beyond its end.

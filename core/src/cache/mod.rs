@@ -106,8 +106,8 @@ pub struct Doubtful {
     pub topic_name: Option<WireStr>,
     /// The newest leader epoch among the cached batches: what to ask OffsetForLeaderEpoch for.
     pub newest_cached_epoch: i32,
-    /// The leader epoch when the partition was last validated, or, where that is not known, the newest but one among the
-    /// cached batches; −1 if there is none.
+    /// Another epoch to ask OffsetForLeaderEpoch for, if it is below that of the leader; −1 for none. The one of the
+    /// leader that was known, or the newest but one among the cached batches.
     pub known_epoch: i32,
     /// Whether hits have to wait for the answer; otherwise it may come in the background.
     pub blocks_hits: bool,

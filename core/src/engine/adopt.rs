@@ -62,6 +62,7 @@ impl<R: SegmentReader> Engine<R> {
             index: PartitionIndex::default(),
             state: PartitionState::unvalidated(),
         });
+        partition.state.leader_epoch = partition.state.leader_epoch.max(entry.leader_epoch);
         // The segment does not tell timestamps, so no search by time may skip the batch.
         if partition.index.insert(&batch, i64::MAX, list) {
             self.ledger.batch_in(location.aborted);

@@ -122,7 +122,10 @@ fn in_time(case: &Case<'_>, topic: &TopicRef, index: i32, fact: &Fact) -> Option
     if removed_at < case.since {
         return finding(
             "stale",
-            format!("removed at {removed_at} ms, due until {} ms", case.since),
+            format!(
+                "of epoch {}, removed at {removed_at} ms, due until {} ms",
+                fact.batch.content.leader_epoch, case.since
+            ),
         );
     }
     if rewritten_at < case.clean_since {

@@ -77,15 +77,17 @@ fn committed_readers_are_served_batches_of_no_transaction_once_they_are_stable()
     assert!(hit_data(&cache, committed(request(10))).is_none(), "not stable");
 }
 
-/// A committed batch of a transaction, of epoch 0, whose marker may lie anywhere below 1 000.
-fn decided() -> MemoryCache {
+/// A committed batch of a transaction, of epoch 0, whose marker may lie anywhere below 1 000, by the leader of an epoch.
+fn decided(leader_epoch: i32) -> MemoryCache {
     let mut cache = cache_of(1 << 20);
     let batch = make(Shape {
         attributes: 1 << 4,
         producer_id: 7,
         ..shape(0, 10)
     });
-    absorb(&mut cache, &committed(request(0)), &stable(900, vec![], batch));
+    let mut request_in_epoch = committed(request(0));
+    request_in_epoch.topics[0].partitions[0].current_leader_epoch = leader_epoch;
+    absorb(&mut cache, &request_in_epoch, &stable(900, vec![], batch));
     assert!(hit(&cache, committed(request(0))).is_some());
     cache
 }
@@ -123,7 +125,7 @@ fn what_transactions_came_to_is_forgotten_when_a_new_leader_lacks_what_could_be_
         (elected(1, 1_000, None), true),
         (elected(1, 999, None), false),
     ] {
-        let mut cache = decided();
+        let mut cache = decided(-1);
         validate(&mut cache, &elected(0, 1_000, None), at(1));
         validate(&mut cache, &second, at(2));
         assert!(hit(&cache, request(0)).is_some());
@@ -138,10 +140,9 @@ fn what_transactions_came_to_is_forgotten_when_a_new_leader_lacks_what_could_be_
 
 #[test]
 fn after_clean_elections_it_is_the_last_known_epoch_that_tells() {
-    let mut cache = decided();
     // Nothing of epoch 3 is cached; epoch 0 has ended long ago.
-    validate(&mut cache, &elected(0, 10, None), at(1));
-    validate(&mut cache, &elected(3, 10, Some(1_000)), at(2));
+    let mut cache = decided(3);
+    validate(&mut cache, &elected(3, 10, None), at(1));
     assert!(hit(&cache, committed(request(0))).is_some());
     validate(&mut cache, &elected(4, 10, Some(1_000)), at(3));
     assert!(hit(&cache, committed(request(0))).is_some());
