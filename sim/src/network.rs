@@ -315,8 +315,8 @@ impl SimulatedNetwork {
                 );
                 world.violate(sent_at, "single flight", what);
             }
-            // Who asks by himself flies alone.
-            if !brought_nothing {
+            // Who asks by himself flies alone, and what passes the cache by is joined by nobody.
+            if !brought_nothing && !passes_no_cache(request) {
                 keys.push(key);
             }
         }

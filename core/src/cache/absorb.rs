@@ -10,7 +10,7 @@ use super::Cache;
 use crate::engine::{Inserted, NewBatch};
 use crate::freshness::PartitionState;
 use crate::identity::PartitionKey;
-use crate::index::{HitMark, IndexedBatch};
+use crate::index::{HitMark, IndexedBatch, KnownAt};
 use crate::offset::OffsetSpan;
 use crate::storage::SegmentReader;
 use crate::time::Instant;
@@ -354,8 +354,18 @@ impl<R: SegmentReader> Cache<R> {
             return new;
         }
         let Some(known) = overlap else { return new };
-        let base = known.covers.base().min(batch.covers.base());
-        let covers = OffsetSpan::new(base, known.covers.last()).unwrap_or(batch.covers);
+        let covers = match (
+            partition.state.is_compacted,
+            KnownAt::from(known_at) >= known.known_at,
+        ) {
+            // The cleaner makes gaps, and another replica may not have it: each answer vouches for its own.
+            (true, true) => batch.covers,
+            (true, false) => known.covers,
+            (false, _) => {
+                let base = known.covers.base().min(batch.covers.base());
+                OffsetSpan::new(base, known.covers.last()).unwrap_or(batch.covers)
+            }
+        };
         let knows_more = !known.location.aborted.is_known() && batch.aborted.state().is_known();
         if same == Some(Sameness::Untold) {
             // What lies behind it may be of another log as well.

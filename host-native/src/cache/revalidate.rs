@@ -4,7 +4,7 @@
 //! Nothing here fails a fetch: what cannot be validated is a miss, and upstream gives the error if there is one.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -43,13 +43,14 @@ pub(super) struct Questions {
     /// Which id a topic has.
     names: Arc<Table<WireStr, ()>>,
     /// Whether a topic is compacted.
-    policies: Arc<Table<WireStr, ()>>,
-    known_policies: Mutex<HashMap<WireStr, (bool, Instant)>>,
+    policies: Arc<Table<TopicId, ()>>,
+    /// By id: a topic that is created anew under a name may have another policy.
+    known_policies: Mutex<HashMap<TopicId, (bool, Instant)>>,
 }
 
 impl Questions {
     /// Whether topics are compacted, and since when that is known.
-    fn known_policies(&self, now: Instant) -> MutexGuard<'_, HashMap<WireStr, (bool, Instant)>> {
+    fn known_policies(&self, now: Instant) -> MutexGuard<'_, HashMap<TopicId, (bool, Instant)>> {
         let known = self.known_policies.lock();
         let mut known = known.unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, (_, known_at)| now.since(*known_at) < POLICY_LIFETIME);
@@ -289,7 +290,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         let asked_of = by_leader
             .values()
             .flatten()
-            .map(|question| question.topic_name.clone());
+            .map(|question| (question.doubtful.key.topic_id, question.topic_name.clone()));
         let compacted = &self.compacted_topics(broker, asked_of.collect(), asked_at).await;
         let answers = by_leader
             .iter()
@@ -341,13 +342,18 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
     async fn compacted_topics(
         &self,
         broker: &BrokerAddress,
-        names: BTreeSet<WireStr>,
+        topics: BTreeMap<TopicId, WireStr>,
         asked_at: Instant,
-    ) -> BTreeMap<WireStr, bool> {
+    ) -> BTreeMap<TopicId, bool> {
         let open = || {
             let known = self.questions.known_policies(asked_at);
-            let unknown = names.iter().filter(|name| !known.contains_key(*name));
-            unknown.cloned().map(needed).collect()
+            let unknown = topics.iter().filter(|(id, _)| !known.contains_key(*id));
+            let open = unknown.map(|(id, name)| Open {
+                key: *id,
+                question: (*id, name.clone()),
+                is_needed: true,
+            });
+            open.collect()
         };
         let ask = |unknown| self.ask_policies(broker, unknown, asked_at);
         self.questions
@@ -355,12 +361,18 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             .ask(|| self.turn(), open, |_| true, ask)
             .await;
         let known = self.questions.known_policies(asked_at);
-        let policy = |name: WireStr| known.get(&name).map(|(is_compacted, _)| (name, *is_compacted));
-        names.into_iter().filter_map(policy).collect()
+        let policy = |id: TopicId| known.get(&id).map(|(is_compacted, _)| (id, *is_compacted));
+        topics.into_keys().filter_map(policy).collect()
     }
 
-    async fn ask_policies(&self, broker: &BrokerAddress, unknown: Vec<WireStr>, asked_at: Instant) {
-        let told = match compacted_topics(&self.transport, broker, &unknown).await {
+    async fn ask_policies(
+        &self,
+        broker: &BrokerAddress,
+        unknown: Vec<(TopicId, WireStr)>,
+        asked_at: Instant,
+    ) {
+        let names: Vec<WireStr> = unknown.iter().map(|(_, name)| name.clone()).collect();
+        let told = match compacted_topics(&self.transport, broker, &names).await {
             Ok(told) => told,
             Err(error) => {
                 debug!(%broker, %error, "clean-up policies could not be asked for");
@@ -368,9 +380,9 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             }
         };
         let mut known = self.questions.known_policies(asked_at);
-        for name in unknown {
+        for (id, name) in unknown {
             let is_compacted = told.get(&name).copied().unwrap_or(true);
-            known.insert(name, (is_compacted, asked_at));
+            known.insert(id, (is_compacted, asked_at));
         }
     }
 
@@ -378,7 +390,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         &self,
         leader: &BrokerAddress,
         questions: &[Question],
-        compacted: &BTreeMap<WireStr, bool>,
+        compacted: &BTreeMap<TopicId, bool>,
         asked_at: Instant,
     ) -> Result<(), TransportError> {
         let partitions: Vec<_> = questions.iter().map(Question::partition).collect();
@@ -431,7 +443,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
                 leader_epoch: question.leader_epoch,
                 log_start_offset: earliest.offset,
                 high_watermark: latest.offset,
-                is_compacted: compacted.get(&question.topic_name).copied().unwrap_or(true),
+                is_compacted: compacted.get(&topic_id).copied().unwrap_or(true),
                 epoch_end: *epoch_end,
                 known_epoch_end: known_ends
                     .get(&partition)

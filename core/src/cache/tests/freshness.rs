@@ -405,3 +405,24 @@ fn batches_of_a_compacted_topic_are_fetched_anew_after_a_bound_of_their_own() {
     validate(&mut cache, &compacted(false), at(9_000));
     assert!(is_hit(&cache, 0, at(9_000)));
 }
+
+#[test]
+fn a_gap_of_a_compacted_topic_is_no_younger_than_the_answer_that_showed_it() {
+    let mut cache = bounded();
+    absorb_at(&mut cache, &request(5), &response(100, batch(10, 10)), at(1_000));
+    // From another replica, or after a change, there may be something in front of it.
+    absorb_at(&mut cache, &request(10), &response(100, batch(10, 10)), at(3_500));
+    let stands = Evidence {
+        is_compacted: true,
+        ..evidence(0, 100)
+    };
+    let doubtful = cache.doubtful(&request(10), at(4_000));
+    cache.validate(&doubtful[0], &stands, at(4_000));
+    assert!(is_hit(&cache, 10, at(4_001)));
+    assert!(!is_hit(&cache, 5, at(4_001)));
+    // An answer that was overtaken vouches for nothing that a newer one does not.
+    absorb_at(&mut cache, &request(5), &response(100, batch(10, 10)), at(3_400));
+    cache.validate(&doubtful[0], &stands, at(4_000));
+    assert!(is_hit(&cache, 10, at(4_001)));
+    assert!(!is_hit(&cache, 5, at(4_001)));
+}

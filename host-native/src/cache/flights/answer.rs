@@ -62,8 +62,9 @@ pub(super) async fn land(awaited: Vec<Awaited>, give_up_at: Deadline, asked: Ask
         if asked.alone || response.error_code != 0 {
             return Arrival::Answer(Ok(Arc::unwrap_or_clone(response)));
         }
+        let (topic, partition) = (each.topic.clone(), each.asked.partition);
         if !answer.take(each, &response) {
-            return Arrival::Again(Again::LeftOut);
+            return Arrival::Again(Again::LeftOut(topic, partition));
         }
     }
     Arrival::Answer(Ok(answer.response))

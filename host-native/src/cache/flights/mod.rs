@@ -29,7 +29,7 @@ use crate::transport::{BrokerAddress, Request, Response, Transport, TransportErr
 
 /// How often one caller sees a flight lost, and it or another that waits takes it over, before it gets an error.
 const LOSSES_MAX: usize = 2;
-/// How often the flights of others may leave a partition out before the caller asks for all of it by itself.
+/// How often the flights of others may leave a partition out before the caller asks for what it lacks by itself.
 const LEFT_OUT_MAX: usize = 2;
 
 const READ_COMMITTED: i8 = 1;
@@ -52,12 +52,12 @@ struct Caller<'c> {
 }
 
 /// Why a round gave no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Again {
     /// A flight broke off or is overdue.
     Lost,
-    /// A flight brought nothing of a partition though there is something to bring.
-    LeftOut,
+    /// A flight brought nothing of this partition though there is something to bring.
+    LeftOut(TopicRef, i32),
     /// A flight from an offset nearby has landed.
     Look,
 }
@@ -67,6 +67,8 @@ enum Again {
 struct Rounds {
     lost: usize,
     left_out: usize,
+    /// The partition that was left out last.
+    lacking: Option<(TopicRef, i32)>,
     has_looked_again: bool,
 }
 
@@ -74,13 +76,21 @@ impl Rounds {
     fn count(&mut self, again: Again) {
         match again {
             Again::Lost => self.lost += 1,
-            Again::LeftOut => self.left_out += 1,
+            Again::LeftOut(topic, partition) => {
+                self.left_out += 1;
+                self.lacking = Some((topic, partition));
+            }
             Again::Look => self.has_looked_again = true,
         }
     }
 
-    fn may_join(&self) -> bool {
-        self.left_out < LEFT_OUT_MAX
+    fn may_join(&self, seats: &[Seat]) -> bool {
+        let Some((topic, partition)) = &self.lacking else {
+            return true;
+        };
+        let mut seats = seats.iter();
+        let lacks_it = seats.any(|seat| seat.topic == *topic && seat.asked.partition == *partition);
+        self.left_out < LEFT_OUT_MAX || !lacks_it
     }
 
     fn may_join_nearby(&self) -> bool {
@@ -201,7 +211,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         {
             return Boarded::Nearby(flight);
         }
-        if rounds.may_join() {
+        if rounds.may_join(&seats) {
             for seat in &mut seats {
                 seat.flight = boarding
                     .flight(&seat.key)
