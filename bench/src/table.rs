@@ -54,13 +54,23 @@ pub fn cells(trace: &Trace, contestants: &[Contestant], cache_percents: &[u64]) 
             cache_percent,
             outcomes: contestants
                 .iter()
-                .map(|contestant| outcome(contestant, distinct_bytes * cache_percent / 100, trace, read_bytes))
+                .map(|contestant| {
+                    outcome(
+                        contestant,
+                        distinct_bytes * cache_percent / 100,
+                        trace,
+                        read_bytes,
+                    )
+                })
                 .collect(),
         })
         .collect()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a ratio of bytes needs no more than 53 bits")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a ratio of bytes needs no more than 53 bits"
+)]
 fn outcome(contestant: &Contestant, limit_bytes: u64, trace: &Trace, read_bytes: u64) -> Outcome {
     let mut policy = (contestant.build)(limit_bytes, trace);
     let hit_bytes = hit_bytes(policy.as_mut(), trace);

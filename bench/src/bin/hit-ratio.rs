@@ -29,7 +29,11 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let contestants = if arguments.ablations { policies::ablations() } else { policies::contestants() };
+    let contestants = if arguments.ablations {
+        policies::ablations()
+    } else {
+        policies::contestants()
+    };
     let traces = if arguments.variations {
         traces::variations(arguments.seed)
     } else {
@@ -75,7 +79,10 @@ fn print_table(cells: &[Cell]) {
     for outcome in &first.outcomes {
         print!("{:>10}", shortened(outcome.policy));
     }
-    println!("  {:16}{:>6}{:>8}{:>8}", "best general", "±best", "of opt", "writes");
+    println!(
+        "  {:16}{:>6}{:>8}{:>8}",
+        "best general", "±best", "of opt", "writes"
+    );
     for cell in cells {
         print!("{:33}{:>4} %", cell.trace, cell.cache_percent);
         for outcome in &cell.outcomes {
@@ -111,7 +118,14 @@ fn print_transposed(cells: &[Cell]) {
     let Some(first) = cells.first() else { return };
     print!("{:20}", "");
     for cell in cells {
-        print!("{:>9}", format!("{} {}", cell.trace.chars().take(5).collect::<String>(), cell.cache_percent));
+        print!(
+            "{:>9}",
+            format!(
+                "{} {}",
+                cell.trace.chars().take(5).collect::<String>(),
+                cell.cache_percent
+            )
+        );
     }
     println!("{:>9}", "mean");
     for (position, outcome) in first.outcomes.iter().enumerate() {

@@ -107,9 +107,17 @@ pub fn contestants() -> Vec<Contestant> {
         Contestant::new("foyer S3-FIFO", General, |limit, _| Foyer::s3_fifo(limit)),
         Contestant::new("foyer w-TinyLFU", General, |limit, _| Foyer::w_tiny_lfu(limit)),
         Contestant::new("Kachet, no readers", Ours, |limit, _| {
-            Segmented::new(limit, Settings { follows_readers: false, ..Settings::default() })
+            Segmented::new(
+                limit,
+                Settings {
+                    follows_readers: false,
+                    ..Settings::default()
+                },
+            )
         }),
-        Contestant::new("Kachet", Ours, |limit, _| Segmented::new(limit, Settings::default())),
+        Contestant::new("Kachet", Ours, |limit, _| {
+            Segmented::new(limit, Settings::default())
+        }),
         Contestant::new("optimum", Bound, Optimum::new),
     ]
 }
@@ -117,30 +125,153 @@ pub fn contestants() -> Vec<Contestant> {
 /// Kachet's policy with one thing changed at a time: what each part is worth.
 pub fn ablations() -> Vec<Contestant> {
     let default = Settings::default();
-    let general = Settings { follows_readers: false, ..default };
+    let general = Settings {
+        follows_readers: false,
+        ..default
+    };
     let settings = [
         ("a", general),
-        ("a, small 1 %", Settings { small_percent: 1, ..general }),
-        ("a, small 2 %", Settings { small_percent: 2, ..general }),
-        ("a, small 10 %", Settings { small_percent: 10, ..general }),
-        ("a, ghosts 25 %", Settings { ghost_percent: 25, ..general }),
-        ("a, ghosts 75 %", Settings { ghost_percent: 75, ..general }),
-        ("a, ghosts 100 %", Settings { ghost_percent: 100, ..general }),
-        ("a, no fill", Settings { fills_main_first: false, ..general }),
-        ("a, 32 segments", Settings { segments: 32, ..general }),
-        ("a, 64 segments", Settings { segments: 64, ..general }),
-        ("a, patrol 16", Settings { patrol: 16, ..general }),
-        ("a, patrol 64", Settings { patrol: 64, ..general }),
+        (
+            "a, small 1 %",
+            Settings {
+                small_percent: 1,
+                ..general
+            },
+        ),
+        (
+            "a, small 2 %",
+            Settings {
+                small_percent: 2,
+                ..general
+            },
+        ),
+        (
+            "a, small 10 %",
+            Settings {
+                small_percent: 10,
+                ..general
+            },
+        ),
+        (
+            "a, ghosts 25 %",
+            Settings {
+                ghost_percent: 25,
+                ..general
+            },
+        ),
+        (
+            "a, ghosts 75 %",
+            Settings {
+                ghost_percent: 75,
+                ..general
+            },
+        ),
+        (
+            "a, ghosts 100 %",
+            Settings {
+                ghost_percent: 100,
+                ..general
+            },
+        ),
+        (
+            "a, no fill",
+            Settings {
+                fills_main_first: false,
+                ..general
+            },
+        ),
+        (
+            "a, 32 segments",
+            Settings {
+                segments: 32,
+                ..general
+            },
+        ),
+        (
+            "a, 64 segments",
+            Settings {
+                segments: 64,
+                ..general
+            },
+        ),
+        (
+            "a, patrol 16",
+            Settings {
+                patrol: 16,
+                ..general
+            },
+        ),
+        (
+            "a, patrol 64",
+            Settings {
+                patrol: 64,
+                ..general
+            },
+        ),
         ("b", default),
-        ("b, small 10 %", Settings { small_percent: 10, ..default }),
-        ("b, no fill", Settings { fills_main_first: false, ..default }),
-        ("b, 32 segments", Settings { segments: 32, ..default }),
-        ("b, 64 segments", Settings { segments: 64, ..default }),
-        ("b, window 200 %", Settings { window_percent: 200, ..default }),
-        ("b, window 1000 %", Settings { window_percent: 1000, ..default }),
-        ("b, all hits count", Settings { ignores_sequential_hits: false, ..default }),
-        ("b, patrol 16", Settings { patrol: 16, ..default }),
-        ("b, patrol 64", Settings { patrol: 64, ..default }),
+        (
+            "b, small 10 %",
+            Settings {
+                small_percent: 10,
+                ..default
+            },
+        ),
+        (
+            "b, no fill",
+            Settings {
+                fills_main_first: false,
+                ..default
+            },
+        ),
+        (
+            "b, 32 segments",
+            Settings {
+                segments: 32,
+                ..default
+            },
+        ),
+        (
+            "b, 64 segments",
+            Settings {
+                segments: 64,
+                ..default
+            },
+        ),
+        (
+            "b, window 200 %",
+            Settings {
+                window_percent: 200,
+                ..default
+            },
+        ),
+        (
+            "b, window 1000 %",
+            Settings {
+                window_percent: 1000,
+                ..default
+            },
+        ),
+        (
+            "b, all hits count",
+            Settings {
+                ignores_sequential_hits: false,
+                ..default
+            },
+        ),
+        (
+            "b, patrol 16",
+            Settings {
+                patrol: 16,
+                ..default
+            },
+        ),
+        (
+            "b, patrol 64",
+            Settings {
+                patrol: 64,
+                ..default
+            },
+        ),
     ];
     settings
         .into_iter()

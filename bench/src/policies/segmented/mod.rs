@@ -297,10 +297,16 @@ impl Segmented {
     /// Lets a segment go; what deserves it is appended to a log again.
     fn evict(&mut self, name: LogName, index: usize) {
         let log = self.log(name);
-        let Some(segment) = log.segments.remove(index) else { return };
+        let Some(segment) = log.segments.remove(index) else {
+            return;
+        };
         log.bytes -= segment.bytes;
         self.candidate = None;
-        let urgency_min = if self.settings.follows_readers { self.candidate().urgency } else { u64::MAX };
+        let urgency_min = if self.settings.follows_readers {
+            self.candidate().urgency
+        } else {
+            u64::MAX
+        };
         for key in segment.batches {
             let Entry { size_bytes, hits, .. } = self.entries[&key];
             let survives_in = if self.settings.follows_readers
@@ -343,8 +349,7 @@ impl Segmented {
 
 impl Policy for Segmented {
     fn access(&mut self, key: BatchKey, size_bytes: u32) -> bool {
-        let is_sequential =
-            self.settings.follows_readers && self.readers.note(key, self.missed_bytes);
+        let is_sequential = self.settings.follows_readers && self.readers.note(key, self.missed_bytes);
         if let Some(entry) = self.entries.get_mut(&key) {
             if !(is_sequential && entry.is_ahead && self.settings.ignores_sequential_hits) {
                 entry.hits = (entry.hits + 1).min(HITS_MAX);

@@ -72,7 +72,9 @@ impl Readers {
 
     /// How urgent a batch is, by the sequential reader that will reach it first; zero if none will.
     pub(super) fn urgency(&mut self, key: BatchKey, now: u64) -> u64 {
-        let Some(cursors) = self.partitions.get_mut(&key.partition) else { return 0 };
+        let Some(cursors) = self.partitions.get_mut(&key.partition) else {
+            return 0;
+        };
         cursors
             .iter_mut()
             .filter(|cursor| cursor.run == RUN_MIN && cursor.next <= key.batch)
