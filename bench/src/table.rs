@@ -26,8 +26,6 @@ pub struct Outcome {
     pub role: Role,
     /// Bytes served from the cache, in percent of the bytes read.
     pub hit_percent: f64,
-    /// Bytes written into the cache for each byte that missed; zero if the policy does not say.
-    pub writes_per_missed_byte: f64,
 }
 
 impl Cell {
@@ -74,12 +72,10 @@ pub fn cells(trace: &Trace, contestants: &[Contestant], cache_percents: &[u64]) 
 fn outcome(contestant: &Contestant, limit_bytes: u64, trace: &Trace, read_bytes: u64) -> Outcome {
     let mut policy = (contestant.build)(limit_bytes, trace);
     let hit_bytes = hit_bytes(policy.as_mut(), trace);
-    let missed_bytes = read_bytes - hit_bytes;
     Outcome {
         policy: contestant.name,
         role: contestant.role,
         hit_percent: 100.0 * hit_bytes as f64 / read_bytes as f64,
-        writes_per_missed_byte: policy.written_bytes() as f64 / missed_bytes.max(1) as f64,
     }
 }
 
