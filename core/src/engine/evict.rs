@@ -80,7 +80,8 @@ impl<R: SegmentReader> Engine<R> {
         if !self.jobs.is_empty() || self.eviction.is_some() {
             return true;
         }
-        let preferred = Policy::victim(self.ledger.log_bytes(LogKind::Small), self.limit_bytes());
+        self.policy.is_full();
+        let preferred = self.policy.victim(self.ledger.log_bytes(LogKind::Small));
         let [first, second] = [preferred, preferred.other()];
         if let Some(slot) = self.oldest_sealed(first).or_else(|| self.oldest_sealed(second)) {
             self.survey(slot);
@@ -133,7 +134,7 @@ impl<R: SegmentReader> Engine<R> {
             let Some((batch, hits)) = self.live(slot, entry) else {
                 continue;
             };
-            match Policy::survives(log, hits) {
+            match Policy::survives(hits) {
                 Some(hits) => survivors.push(Survivor {
                     key: entry.key,
                     batch,
@@ -157,7 +158,8 @@ impl<R: SegmentReader> Engine<R> {
     fn evict(&mut self, log: LogKind, key: PartitionKey, batch: &IndexedBatch) {
         if self.remove(key, batch.covers.last()).is_some() {
             self.evictions += 1;
-            self.policy.evicted(log, batch_hash(&key, batch.covers.last()));
+            let (hash, bytes) = (batch_hash(&key, batch.covers.last()), batch.location.batch_bytes);
+            self.policy.evicted(log, hash, bytes.into());
         }
     }
 
@@ -197,11 +199,13 @@ impl<R: SegmentReader> Engine<R> {
                 mark.set_hits(*hits);
             }
         }
+        let now_bytes = self.policy.now_bytes();
         let Some(segment) = self.segment_mut(slot) else {
             return;
         };
         let (from, size_bytes) = (segment.log, segment.size_bytes);
         segment.log = LogKind::Main;
+        segment.since_bytes = now_bytes;
         if let Stage::Evicting { reader } = &segment.stage {
             segment.stage = Stage::Sealed {
                 reader: reader.clone(),
