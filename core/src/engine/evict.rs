@@ -199,13 +199,14 @@ impl<R: SegmentReader> Engine<R> {
                 mark.set_hits(*hits);
             }
         }
-        let now_bytes = self.policy.now_bytes();
+        let since_bytes = self.segment(slot).map_or(0, |segment| segment.since_bytes);
+        let since_bytes = self.policy.moved_since_bytes(since_bytes);
         let Some(segment) = self.segment_mut(slot) else {
             return;
         };
         let (from, size_bytes) = (segment.log, segment.size_bytes);
         segment.log = LogKind::Main;
-        segment.since_bytes = now_bytes;
+        segment.since_bytes = since_bytes;
         if let Stage::Evicting { reader } = &segment.stage {
             segment.stage = Stage::Sealed {
                 reader: reader.clone(),
@@ -245,6 +246,7 @@ impl<R: SegmentReader> Engine<R> {
         let (Some(record), Some(segment)) = (record, self.segment(slot)) else {
             return false;
         };
+        let since_bytes = self.policy.moved_since_bytes(segment.since_bytes);
         let Ok(bytes) = segment.batch_of(&record, &key, &batch, self.crc32c) else {
             return false;
         };
@@ -266,6 +268,9 @@ impl<R: SegmentReader> Engine<R> {
         let Some(location) = self.write_record(&moved, LogKind::Main) else {
             return false;
         };
+        if let Some(segment) = self.segment_mut(location.slot) {
+            segment.since_bytes = segment.since_bytes.min(since_bytes);
+        }
         if let Some(partition) = self.partitions.get_mut(&key) {
             partition.index.replace(&IndexedBatch { location, ..batch });
             if let Some((_, mark)) = partition.index.by_last_offset(batch.covers.last()) {

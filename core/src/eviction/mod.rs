@@ -59,7 +59,7 @@ const AWAY_PERCENT: i64 = 24;
 /// By how much that differs at most, either way.
 const AWAY_PERCENT_SPREAD: i64 = 16;
 /// How much of what goes from the main log may come back before the share of the age falls.
-const BALANCE_PERCENT: i64 = 40;
+const BALANCE_PERCENT: i64 = 30;
 
 /// What a batch is remembered by once it has gone.
 pub(crate) fn batch_hash(key: &PartitionKey, last_offset: i64) -> u64 {
@@ -98,6 +98,12 @@ impl Policy {
     /// The time, in bytes that were put in.
     pub(crate) fn now_bytes(&self) -> u64 {
         self.clock_bytes
+    }
+
+    /// Since when what moves on now counts as unread, if it lay there since `since_bytes`: it was read at a time that
+    /// nobody knows, and not likely only just now.
+    pub(crate) fn moved_since_bytes(&self, since_bytes: u64) -> u64 {
+        self.clock_bytes - self.clock_bytes.saturating_sub(since_bytes) / 3
     }
 
     #[expect(
