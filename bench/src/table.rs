@@ -26,8 +26,6 @@ pub struct Outcome {
     pub role: Role,
     /// Bytes served from the cache, in percent of the bytes read.
     pub hit_percent: f64,
-    /// Bytes written into the cache for each byte that missed; zero if the policy does not say.
-    pub writes_per_missed_byte: f64,
 }
 
 impl Cell {
@@ -54,22 +52,30 @@ pub fn cells(trace: &Trace, contestants: &[Contestant], cache_percents: &[u64]) 
             cache_percent,
             outcomes: contestants
                 .iter()
-                .map(|contestant| outcome(contestant, distinct_bytes * cache_percent / 100, trace, read_bytes))
+                .map(|contestant| {
+                    outcome(
+                        contestant,
+                        distinct_bytes * cache_percent / 100,
+                        trace,
+                        read_bytes,
+                    )
+                })
                 .collect(),
         })
         .collect()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a ratio of bytes needs no more than 53 bits")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a ratio of bytes needs no more than 53 bits"
+)]
 fn outcome(contestant: &Contestant, limit_bytes: u64, trace: &Trace, read_bytes: u64) -> Outcome {
     let mut policy = (contestant.build)(limit_bytes, trace);
     let hit_bytes = hit_bytes(policy.as_mut(), trace);
-    let missed_bytes = read_bytes - hit_bytes;
     Outcome {
         policy: contestant.name,
         role: contestant.role,
         hit_percent: 100.0 * hit_bytes as f64 / read_bytes as f64,
-        writes_per_missed_byte: policy.written_bytes() as f64 / missed_bytes.max(1) as f64,
     }
 }
 

@@ -19,9 +19,6 @@ struct Arguments {
     /// Runs the variations of the traces instead: other numbers of readers, lags, skews and lengths.
     #[arg(long)]
     variations: bool,
-    /// Shows what each part of Kachet's policy is worth instead of its peers; rows and columns change places.
-    #[arg(long)]
-    ablations: bool,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -29,7 +26,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let contestants = if arguments.ablations { policies::ablations() } else { policies::contestants() };
+    let contestants = policies::contestants();
     let traces = if arguments.variations {
         traces::variations(arguments.seed)
     } else {
@@ -42,8 +39,6 @@ fn main() -> ExitCode {
         .collect();
     if arguments.json {
         println!("{:#}", json(&cells));
-    } else if arguments.ablations {
-        print_transposed(&cells);
     } else {
         print_table(&cells);
     }
@@ -59,7 +54,6 @@ fn json(cells: &[Cell]) -> serde_json::Value {
                 serde_json::json!({
                     "policy": outcome.policy,
                     "byte_hit_percent": outcome.hit_percent,
-                    "writes_per_missed_byte": outcome.writes_per_missed_byte,
                 })
             })
             .collect();
@@ -68,14 +62,14 @@ fn json(cells: &[Cell]) -> serde_json::Value {
     cells.iter().map(cell).collect()
 }
 
-/// One row for each cell; `±best` and `of opt` are about the last of Kachet's own columns.
+/// One row for each cell; `±best` and `of opt` are about Kachet.
 fn print_table(cells: &[Cell]) {
     let Some(first) = cells.first() else { return };
     print!("{:33}{:>6}", "trace", "cache");
     for outcome in &first.outcomes {
         print!("{:>10}", shortened(outcome.policy));
     }
-    println!("  {:16}{:>6}{:>8}{:>8}", "best general", "±best", "of opt", "writes");
+    println!("  {:16}{:>6}{:>8}", "best general", "±best", "of opt");
     for cell in cells {
         print!("{:33}{:>4} %", cell.trace, cell.cache_percent);
         for outcome in &cell.outcomes {
@@ -86,11 +80,10 @@ fn print_table(cells: &[Cell]) {
         let bound = cell.outcomes.iter().rfind(|outcome| outcome.role == Role::Bound);
         if let (Some(ours), Some(bound)) = (ours, bound) {
             println!(
-                "  {:16}{:>+6.2}{:>8.3}{:>8.2}",
+                "  {:16}{:>+6.2}{:>8.3}",
                 best.policy,
                 ours.hit_percent - best.hit_percent,
                 ours.hit_percent / bound.hit_percent,
-                ours.writes_per_missed_byte
             );
         }
     }
@@ -104,21 +97,4 @@ fn print_table(cells: &[Cell]) {
 /// A heading that fits a column.
 fn shortened(name: &str) -> String {
     name.chars().take(9).collect()
-}
-
-/// One row for each policy.
-fn print_transposed(cells: &[Cell]) {
-    let Some(first) = cells.first() else { return };
-    print!("{:20}", "");
-    for cell in cells {
-        print!("{:>9}", format!("{} {}", cell.trace.chars().take(5).collect::<String>(), cell.cache_percent));
-    }
-    println!("{:>9}", "mean");
-    for (position, outcome) in first.outcomes.iter().enumerate() {
-        print!("{:20}", outcome.policy);
-        for cell in cells {
-            print!("{:>9.2}", cell.outcomes[position].hit_percent);
-        }
-        println!("{:>9.2}", table::mean_percent(cells, position));
-    }
 }

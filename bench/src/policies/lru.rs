@@ -32,7 +32,9 @@ impl Lru {
 
     fn make_room(&mut self, size_bytes: u32) {
         while self.held_bytes + u64::from(size_bytes) > self.limit_bytes {
-            let Some((_, key)) = self.by_last_read.pop_first() else { return };
+            let Some((_, key)) = self.by_last_read.pop_first() else {
+                return;
+            };
             if let Some((_, size_bytes)) = self.entries.remove(&key) {
                 self.held_bytes -= u64::from(size_bytes);
             }

@@ -1,11 +1,11 @@
-//! What stays: the peers, the offline optimum and Kachet's own policy, behind one trait.
+//! What stays: the peers, the offline optimum and Kachet itself, behind one trait.
 
 mod foyer;
+mod kachet;
 mod lru;
 mod moka;
 mod optimum;
 mod quick_cache;
-mod segmented;
 mod sieve;
 
 use std::collections::hash_map::DefaultHasher;
@@ -14,11 +14,11 @@ use std::hash::BuildHasherDefault;
 use crate::traces::{BatchKey, Trace};
 
 pub use foyer::Foyer;
+pub use kachet::Kachet;
 pub use lru::Lru;
 pub use moka::Moka;
 pub use optimum::Optimum;
 pub use quick_cache::QuickCache;
-pub use segmented::{Segmented, Settings};
 pub use sieve::Sieve;
 
 /// Hashes alike in each run, so that policies which decide by hashes do so too.
@@ -39,12 +39,6 @@ pub trait Policy {
 
     /// What the policy holds, in bytes.
     fn held_bytes(&self) -> u64;
-
-    /// What was written into the cache so far, in bytes: batches that were admitted, and again each time that one
-    /// was moved. Zero if the policy does not write in this sense.
-    fn written_bytes(&self) -> u64 {
-        0
-    }
 }
 
 /// What a column of the table stands for.
@@ -52,7 +46,7 @@ pub trait Policy {
 pub enum Role {
     /// A policy that any cache may have.
     General,
-    /// Kachet's.
+    /// Kachet.
     Ours,
     /// What no policy can pass.
     Bound,
@@ -106,85 +100,7 @@ pub fn contestants() -> Vec<Contestant> {
         Contestant::new("moka", General, |limit, _| Moka::new(limit)),
         Contestant::new("foyer S3-FIFO", General, |limit, _| Foyer::s3_fifo(limit)),
         Contestant::new("foyer w-TinyLFU", General, |limit, _| Foyer::w_tiny_lfu(limit)),
-        Contestant::new("Kachet, no readers", Ours, |limit, _| {
-            Segmented::new(limit, Settings { follows_readers: false, ..Settings::default() })
-        }),
-        Contestant::new("Kachet", Ours, |limit, _| Segmented::new(limit, Settings::default())),
+        Contestant::new("Kachet", Ours, |limit, _| Kachet::new(limit)),
         Contestant::new("optimum", Bound, Optimum::new),
     ]
-}
-
-/// Kachet's policy with one thing changed at a time: what each part is worth.
-pub fn ablations() -> Vec<Contestant> {
-    let default = Settings::default();
-    let general = Settings { follows_readers: false, ..default };
-    let settings = [
-        ("a", general),
-        ("a, small 1 %", Settings { small_percent: 1, ..general }),
-        ("a, small 2 %", Settings { small_percent: 2, ..general }),
-        ("a, small 10 %", Settings { small_percent: 10, ..general }),
-        ("a, ghosts 25 %", Settings { ghost_percent: 25, ..general }),
-        ("a, ghosts 75 %", Settings { ghost_percent: 75, ..general }),
-        ("a, ghosts 100 %", Settings { ghost_percent: 100, ..general }),
-        ("a, no fill", Settings { fills_main_first: false, ..general }),
-        ("a, 32 segments", Settings { segments: 32, ..general }),
-        ("a, 64 segments", Settings { segments: 64, ..general }),
-        ("a, patrol 16", Settings { patrol: 16, ..general }),
-        ("a, patrol 64", Settings { patrol: 64, ..general }),
-        ("b", default),
-        ("b, small 10 %", Settings { small_percent: 10, ..default }),
-        ("b, no fill", Settings { fills_main_first: false, ..default }),
-        ("b, 32 segments", Settings { segments: 32, ..default }),
-        ("b, 64 segments", Settings { segments: 64, ..default }),
-        ("b, window 200 %", Settings { window_percent: 200, ..default }),
-        ("b, window 1000 %", Settings { window_percent: 1000, ..default }),
-        ("b, all hits count", Settings { ignores_sequential_hits: false, ..default }),
-        ("b, patrol 16", Settings { patrol: 16, ..default }),
-        ("b, patrol 64", Settings { patrol: 64, ..default }),
-    ];
-    settings
-        .into_iter()
-        .map(|(name, settings)| {
-            Contestant::new(name, Role::Ours, move |limit, _| Segmented::new(limit, settings))
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::traces::{self, Scale};
-
-    #[test]
-    fn no_policy_holds_more_than_its_limit() {
-        for trace in traces::all(1, Scale { divisor: 20 }) {
-            let limit = trace.distinct_bytes() / 10;
-            for contestant in contestants() {
-                let mut policy = (contestant.build)(limit, &trace);
-                for access in &trace.accesses {
-                    policy.access(access.key, access.size_bytes);
-                    let held = policy.held_bytes();
-                    assert!(held <= limit, "{}: {held} of {limit} bytes", contestant.name);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn nothing_passes_the_optimum() {
-        for trace in traces::all(2, Scale { divisor: 20 }) {
-            let limit = trace.distinct_bytes() / 10;
-            let hits: Vec<(&str, u64)> = contestants()
-                .iter()
-                .map(|contestant| {
-                    let mut policy = (contestant.build)(limit, &trace);
-                    (contestant.name, crate::table::hit_bytes(policy.as_mut(), &trace))
-                })
-                .collect();
-            let (_, optimum) = hits[hits.len() - 1];
-            for (name, hit_bytes) in hits {
-                assert!(hit_bytes <= optimum, "{name} on {}", trace.name);
-            }
-        }
-    }
 }

@@ -55,7 +55,9 @@ impl Optimum {
     /// Lets bytes go until the limit holds.
     fn trim(&mut self) {
         while self.held_bytes > self.limit_bytes {
-            let Some(&(next_read, key)) = self.by_next_read.peek() else { return };
+            let Some(&(next_read, key)) = self.by_next_read.peek() else {
+                return;
+            };
             let excess = self.held_bytes - self.limit_bytes;
             match self.kept.get_mut(&key).filter(|kept| kept.next_read == next_read) {
                 Some(kept) if kept.bytes > excess => {
@@ -113,7 +115,10 @@ mod tests {
                 size_bytes: 100,
             })
             .collect();
-        Trace { name: "by hand", accesses }
+        Trace {
+            name: "by hand",
+            accesses,
+        }
     }
 
     #[test]

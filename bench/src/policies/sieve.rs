@@ -46,7 +46,9 @@ impl Sieve {
                 return;
             };
             self.hand = insertion + 1;
-            let Some(entry) = self.entries.get_mut(&key) else { return };
+            let Some(entry) = self.entries.get_mut(&key) else {
+                return;
+            };
             if !entry.read {
                 self.held_bytes -= u64::from(entry.size_bytes);
                 self.entries.remove(&key);
@@ -71,7 +73,13 @@ impl Policy for Sieve {
             self.inserted += 1;
             self.held_bytes += u64::from(size_bytes);
             self.by_insertion.insert(self.inserted, key);
-            self.entries.insert(key, Entry { size_bytes, read: false });
+            self.entries.insert(
+                key,
+                Entry {
+                    size_bytes,
+                    read: false,
+                },
+            );
         }
         false
     }

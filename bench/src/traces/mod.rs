@@ -173,8 +173,22 @@ pub fn variations(seed: u64) -> Vec<Trace> {
                 ..Scans::default()
             }),
         ),
-        ("one loop, then another", Box::new(Looping { batches: 10_000, topics: 2, ..Looping::default() })),
-        ("one zipf, then another", Box::new(Zipf { reads: 160_000, topics: 2, ..Zipf::default() })),
+        (
+            "one loop, then another",
+            Box::new(Looping {
+                batches: 10_000,
+                topics: 2,
+                ..Looping::default()
+            }),
+        ),
+        (
+            "one zipf, then another",
+            Box::new(Zipf {
+                reads: 160_000,
+                topics: 2,
+                ..Zipf::default()
+            }),
+        ),
     ];
     generators
         .iter()

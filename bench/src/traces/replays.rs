@@ -61,7 +61,12 @@ struct Reader {
 impl Generator for Replays {
     fn generate(&self, seed: u64) -> Trace {
         let mut rng = Rng::with_seed(seed);
-        let topic = Topic::new(self.first_partition, self.topics, self.topics * self.batches, &mut rng);
+        let topic = Topic::new(
+            self.first_partition,
+            self.topics,
+            self.topics * self.batches,
+            &mut rng,
+        );
         let mut readers = self.readers(&mut rng);
         let mut accesses = Vec::new();
         loop {

@@ -32,7 +32,10 @@ impl Topic {
         let sizes = (0..partitions)
             .map(|_| (0..each).map(|_| batch_size_bytes(rng)).collect())
             .collect();
-        Self { first_partition, sizes }
+        Self {
+            first_partition,
+            sizes,
+        }
     }
 
     /// How many partitions there are.

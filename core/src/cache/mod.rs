@@ -52,7 +52,7 @@ pub struct CacheSettings {
     /// The most that may be held, in bytes: in memory everything, index included; on another medium what lies there.
     /// 0 passes every fetch through.
     pub size_limit_bytes: u64,
-    /// How large segments become, in bytes; a batch that is larger has one of its own. `None` for a 128th of the
+    /// How large segments become, in bytes; a batch that is larger has one of its own. `None` for a 256th of the
     /// limit, at most a mebibyte. Two of them are kept free, for batches that move and for sealing.
     pub segment_size_bytes: Option<u32>,
     /// How old what is known of a partition may be when a hit is served from it.

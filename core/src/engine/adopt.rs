@@ -18,7 +18,7 @@ impl<R: SegmentReader> Engine<R> {
     /// Takes a segment over, of which nothing is indexed yet. It joins the main log: what outlived a restart is no
     /// longer new. Gives its slot.
     pub(crate) fn adopt(&mut self, id: SegmentId, reader: R) -> u32 {
-        let segment = Segment::sealed(id, LogKind::Main, reader);
+        let segment = Segment::sealed(id, LogKind::Main, reader, self.policy.now_bytes());
         let size_bytes = segment.size_bytes;
         let slot = self.place(segment);
         self.ledger.grow(LogKind::Main, size_bytes);

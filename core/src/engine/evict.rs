@@ -85,7 +85,8 @@ impl<R: SegmentReader> Engine<R> {
         if !self.jobs.is_empty() || self.eviction.is_some() {
             return true;
         }
-        let preferred = Policy::victim(self.ledger.log_bytes(LogKind::Small), self.limit_bytes());
+        self.policy.is_full();
+        let preferred = self.policy.victim(self.ledger.log_bytes(LogKind::Small));
         let [first, second] = [preferred, preferred.other()];
         if let Some(slot) = self.oldest_sealed(first).or_else(|| self.oldest_sealed(second)) {
             self.survey(slot);
@@ -138,7 +139,7 @@ impl<R: SegmentReader> Engine<R> {
             let Some((batch, hits)) = self.live(slot, entry) else {
                 continue;
             };
-            match Policy::survives(log, hits) {
+            match Policy::survives(hits) {
                 Some(hits) => survivors.push(Survivor {
                     key: entry.key,
                     batch,
@@ -162,7 +163,8 @@ impl<R: SegmentReader> Engine<R> {
     fn evict(&mut self, log: LogKind, key: PartitionKey, batch: &IndexedBatch) {
         if self.remove(key, batch.covers.last()).is_some() {
             self.evictions += 1;
-            self.policy.evicted(log, batch_hash(&key, batch.covers.last()));
+            let (hash, bytes) = (batch_hash(&key, batch.covers.last()), batch.location.batch_bytes);
+            self.policy.evicted(log, hash, bytes.into());
         }
     }
 
@@ -202,11 +204,14 @@ impl<R: SegmentReader> Engine<R> {
                 mark.set_hits(*hits);
             }
         }
+        let since_bytes = self.segment(slot).map_or(0, |segment| segment.since_bytes);
+        let since_bytes = self.policy.moved_since_bytes(since_bytes);
         let Some(segment) = self.segment_mut(slot) else {
             return;
         };
         let (from, size_bytes) = (segment.log, segment.size_bytes);
         segment.log = LogKind::Main;
+        segment.since_bytes = since_bytes;
         if let Stage::Evicting { reader } = &segment.stage {
             segment.stage = Stage::Sealed {
                 reader: reader.clone(),
@@ -246,6 +251,7 @@ impl<R: SegmentReader> Engine<R> {
         let (Some(record), Some(segment)) = (record, self.segment(slot)) else {
             return false;
         };
+        let since_bytes = self.policy.moved_since_bytes(segment.since_bytes);
         let Ok(bytes) = segment.batch_of(&record, &key, &batch, self.crc32c) else {
             return false;
         };
@@ -267,6 +273,9 @@ impl<R: SegmentReader> Engine<R> {
         let Some(location) = self.write_record(&moved, LogKind::Main) else {
             return false;
         };
+        if let Some(segment) = self.segment_mut(location.slot) {
+            segment.since_bytes = segment.since_bytes.min(since_bytes);
+        }
         if let Some(partition) = self.partitions.get_mut(&key) {
             partition.index.replace(&IndexedBatch { location, ..batch });
             if let Some((_, mark)) = partition.index.by_last_offset(batch.covers.last()) {

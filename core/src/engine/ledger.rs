@@ -10,7 +10,7 @@ use crate::transactions::AbortedState;
 pub(crate) const PARTITION_BYTES: u64 = 512;
 
 /// How many segments there are about, when nobody says how large they are to be.
-const SEGMENTS_WANTED: u64 = 128;
+const SEGMENTS_WANTED: u64 = 256;
 /// Larger ones gain nothing, and are copied in one piece.
 const SEGMENT_SIZE_MAX_BYTES: u64 = 1 << 20;
 

@@ -27,7 +27,7 @@ use self::evict::Eviction;
 pub use self::jobs::{Done, Job};
 use self::ledger::{Ledger, PARTITION_BYTES};
 use self::segments::{Piece, SEGMENT_BYTES, Segment, Stage};
-use crate::eviction::{LogKind, Policy, batch_hash};
+use crate::eviction::{LogKind, MainLog, Policy, batch_hash};
 use crate::freshness::PartitionState;
 use crate::identity::PartitionKey;
 use crate::index::{BATCH_INDEX_BYTES, HitMark, IndexedBatch, KnownAt, Location, PartitionIndex};
@@ -130,7 +130,7 @@ impl<R: SegmentReader> Engine<R> {
             free_slots: Vec::new(),
             logs: [VecDeque::new(), VecDeque::new()],
             open: [None; 2],
-            policy: Policy::default(),
+            policy: Policy::new(limit_bytes),
             ledger: Ledger::new(limit_bytes, segment_size_bytes, !R::MAY_CORRUPT),
             jobs: VecDeque::new(),
             eviction: None,
@@ -192,7 +192,7 @@ impl<R: SegmentReader> Engine<R> {
     /// Keeps a copy of a batch. What overlaps it must have been dropped.
     pub(crate) fn insert(&mut self, new: &NewBatch, state: impl FnOnce() -> PartitionState) -> Inserted {
         let hash = batch_hash(&new.key, new.span.last());
-        let log = self.policy.log_for(hash);
+        let log = self.policy.log_for(hash, self.main_log());
         let needed_bytes = self.cost_bytes(new, log);
         if !self.ledger.can_ever_hold(needed_bytes) {
             return Inserted::Refused;
@@ -207,10 +207,20 @@ impl<R: SegmentReader> Engine<R> {
         if !self.admit(new, log, state) {
             return Inserted::Refused;
         }
-        let (size_bytes, limit_bytes) = (new.bytes.len() as u64, self.ledger.limit_bytes);
         self.policy
-            .inserted(hash, size_bytes, self.ledger.batches, limit_bytes);
+            .inserted(hash, new.bytes.len() as u64, self.ledger.batches);
         Inserted::Kept
+    }
+
+    /// How the main log stands.
+    fn main_log(&self) -> MainLog {
+        let slots = self.logs[LogKind::Main as usize].front();
+        let oldest = slots.copied().or(self.open[LogKind::Main as usize]);
+        let segment = oldest.and_then(|slot| self.segment(slot));
+        MainLog {
+            size_bytes: self.ledger.log_bytes(LogKind::Main),
+            oldest_since_bytes: segment.map_or(0, |segment| segment.since_bytes),
+        }
     }
 
     /// What keeping a batch adds to the size, in bytes.
@@ -332,7 +342,7 @@ impl<R: SegmentReader> Engine<R> {
         self.seal(log);
         let id = SegmentId(self.next_segment);
         self.next_segment += 1;
-        let segment = Segment::new(id, log, self.ledger.head_bytes());
+        let segment = Segment::new(id, log, self.ledger.head_bytes(), self.policy.now_bytes());
         self.ledger.grow(log, segment.size_bytes);
         let slot = self.place(segment);
         self.open[log as usize] = Some(slot);

@@ -73,10 +73,12 @@ pub(super) struct Segment<R> {
     pub(super) live_bytes: u64,
     /// Batches that the index leads to.
     pub(super) live_batches: u32,
+    /// When it was begun, or moved on as it is, by the clock of the eviction policy.
+    pub(super) since_bytes: u64,
 }
 
 impl<R: SegmentReader> Segment<R> {
-    pub(super) fn new(id: SegmentId, log: LogKind, size_bytes: u64) -> Self {
+    pub(super) fn new(id: SegmentId, log: LogKind, size_bytes: u64, since_bytes: u64) -> Self {
         Self {
             id,
             log,
@@ -85,16 +87,17 @@ impl<R: SegmentReader> Segment<R> {
             end_bytes: SEGMENT_HEADER_BYTES as u64,
             live_bytes: 0,
             live_batches: 0,
+            since_bytes,
         }
     }
 
     /// One that the storage holds already, and of which nothing is indexed yet.
-    pub(super) fn sealed(id: SegmentId, log: LogKind, reader: R) -> Self {
+    pub(super) fn sealed(id: SegmentId, log: LogKind, reader: R, since_bytes: u64) -> Self {
         let size_bytes = reader.size_bytes();
         Self {
             stage: Stage::Sealed { reader },
             end_bytes: size_bytes,
-            ..Self::new(id, log, size_bytes)
+            ..Self::new(id, log, size_bytes, since_bytes)
         }
     }
 

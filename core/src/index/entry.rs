@@ -72,11 +72,11 @@ impl From<Instant> for KnownAt {
 #[derive(Debug, Default)]
 pub(crate) struct HitMark(AtomicU8);
 
-const HITS_MAX: u8 = 3;
+const HITS_MAX: u8 = 2;
 const FAULTY: u8 = 1 << 7;
 
 impl HitMark {
-    /// Counts a hit, up to three. Beyond them nothing is written, so that processors do not fight over hot batches.
+    /// Counts a hit, up to two. Beyond them nothing is written, so that processors do not fight over hot batches.
     pub(crate) fn hit(&self) {
         let mark = self.0.load(Ordering::Relaxed);
         if mark & !FAULTY < HITS_MAX {
@@ -84,7 +84,7 @@ impl HitMark {
         }
     }
 
-    /// Hits since it was inserted or last [reset](Self::set_hits), at most three.
+    /// Hits since it was inserted or last [reset](Self::set_hits), at most two.
     pub(crate) fn hits(&self) -> u8 {
         self.0.load(Ordering::Relaxed) & !FAULTY
     }
