@@ -26,6 +26,19 @@ pub(crate) struct Options {
     trace: bool,
 }
 
+impl Options {
+    /// What each run of the tests simulates.
+    pub(crate) fn of_every_test() -> Self {
+        Self {
+            seeds: 2000,
+            from: 0,
+            threads: None,
+            seed: None,
+            trace: false,
+        }
+    }
+}
+
 pub(crate) fn run(options: &Options) -> Result<()> {
     let mut simulation = cargo();
     simulation.args([

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::process::{self, Tally, find_program, run_tests};
 use crate::project::{cargo, root, target_dir};
 use crate::steps::{Outcome, Steps};
-use crate::{kafka, licences, tidy, wasm};
+use crate::{kafka, licences, simulation, tidy, wasm};
 
 /// What to test.
 #[derive(Debug)]
@@ -45,6 +45,9 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
         steps.run("kafka set-up", || kafka::ensure().map(present));
     }
     steps.run("tests", || workspace_tests(wanted));
+    steps.run("simulation", || {
+        simulation::run(&simulation::Options::of_every_test()).map(|()| Outcome::Passed)
+    });
     steps.run("features", || Ok(Outcome::Tests(features())));
     if wanted.wasm {
         steps.run("wasm set-up and builds", || {

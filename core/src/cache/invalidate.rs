@@ -125,6 +125,7 @@ impl<R: SegmentReader> Cache<R> {
             self.forget_partition(key);
         }
         self.names.clear();
+        self.engine.forget_evicted();
     }
 
     /// Drops what is cached of a topic, for instance because it was deleted (H6).

@@ -174,6 +174,11 @@ impl<R: SegmentReader> Engine<R> {
         self.ledger.limit_bytes
     }
 
+    /// Forgets which batches were evicted.
+    pub(crate) fn forget_evicted(&mut self) {
+        self.policy.fit_into(self.ledger.limit_bytes);
+    }
+
     /// Changes the limit. What is over a lower one goes with the next jobs.
     pub(crate) fn set_limit_bytes(&mut self, limit_bytes: u64) {
         self.ledger.limit_bytes = limit_bytes;

@@ -84,13 +84,13 @@ impl Rounds {
         }
     }
 
-    fn may_join(&self, seats: &[Seat]) -> bool {
-        let Some((topic, partition)) = &self.lacking else {
-            return true;
-        };
-        let mut seats = seats.iter();
-        let lacks_it = seats.any(|seat| seat.topic == *topic && seat.asked.partition == *partition);
-        self.left_out < LEFT_OUT_MAX || !lacks_it
+    /// Whether the caller goes on with what others bring. Once it has what was left out, it begins to count anew.
+    fn may_join(&mut self, seats: &[Seat]) -> bool {
+        let is_lacking = |seat: &Seat| matches!(&self.lacking, Some((topic, partition)) if seat.topic == *topic && seat.asked.partition == *partition);
+        if !seats.iter().any(is_lacking) {
+            self.left_out = 0;
+        }
+        self.left_out < LEFT_OUT_MAX
     }
 
     fn may_join_nearby(&self) -> bool {
@@ -146,7 +146,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         };
         let mut rounds = Rounds::default();
         while rounds.lost <= LOSSES_MAX {
-            let arrival = match self.board(&caller, &rounds) {
+            let arrival = match self.board(&caller, &mut rounds) {
                 Boarded::Meanwhile(answer) => return Ok(answer),
                 Boarded::Nearby(flight) => match flight.landed(give_up_at).await {
                     Landed::TooLate => Arrival::TooLate,
@@ -196,7 +196,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
     ///
     /// What flights have brought is in the cache before they leave the table. So it is looked up once more with the
     /// table locked, and a fetch that was planned just before a flight landed does not ask again.
-    fn board(&self, caller: &Caller<'_>, rounds: &Rounds) -> Boarded {
+    fn board(&self, caller: &Caller<'_>, rounds: &mut Rounds) -> Boarded {
         let max_staleness = self.read().settings().max_staleness;
         let is_fresh = |flight: &Flight<Outcome>| max_staleness.allows(flight.began_at, caller.arrived_at);
         let boarding = self.flights.table.board();
