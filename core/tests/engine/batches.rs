@@ -1,7 +1,7 @@
 //! Batches, requests and answers that are made here.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kachet_core::cache::CacheSettings;
+use kachet_core::cache::{CacheSettings, EpochEnd, Evidence};
 use kachet_core::identity::PartitionKey;
 use kachet_core::time::{Instant, MaxStaleness};
 use kachet_core::wire::{
@@ -136,6 +136,21 @@ pub(crate) fn response_of(partitions: Vec<PartitionData>) -> FetchResponse {
             unknown_tags: TaggedFields::default(),
         }],
         ..FetchResponse::default()
+    }
+}
+
+/// What a broker says of a partition whose log is as it was, all of it of epoch 0.
+pub(crate) fn unchanged(high_watermark: i64, is_compacted: bool) -> Evidence {
+    Evidence {
+        leader_epoch: 0,
+        log_start_offset: 0,
+        high_watermark,
+        is_compacted,
+        epoch_end: EpochEnd {
+            epoch: 0,
+            end_offset: high_watermark,
+        },
+        known_epoch_end: None,
     }
 }
 

@@ -201,7 +201,7 @@ impl<S: Storage> Driver<S> {
         merged.partitions().map(|(_, data)| data.clone()).collect()
     }
 
-    fn warm(&self, request: &FetchRequest, now: Instant) -> Warmed {
+    pub(crate) fn warm(&self, request: &FetchRequest, now: Instant) -> Warmed {
         let mut warmed = Warmed::default();
         if !S::Reader::MAY_CORRUPT {
             return warmed;

@@ -5,6 +5,7 @@
 mod answers;
 mod batches;
 mod chain;
+mod countdown;
 mod driver;
 mod faults;
 mod model;
