@@ -8,5 +8,6 @@ mod chain;
 mod countdown;
 mod driver;
 mod faults;
+mod images;
 mod model;
 mod naive;
