@@ -9,7 +9,7 @@ use kachet_core::wire::{FetchRequest, FetchResponse};
 use crate::batches::{
     CRC, Shape, at, data, key, make, request, request_one, response_of, unbounded, unchanged,
 };
-use crate::driver::{Disk, Driver, block_on};
+use crate::driver::{Disk, Driver};
 
 const LIMIT_BYTES: u64 = 14_000;
 const SMALLER_BYTES: u64 = 9_000;
@@ -168,8 +168,7 @@ impl Play {
             self.disk.cache.settings()
         };
         self.evictions += self.disk.cache.statistics().evictions;
-        self.disk.cache = Cache::new(settings, CRC);
-        let restored = block_on(self.disk.cache.restore(&mut self.disk.storage, CRC));
+        let restored = self.disk.restart(settings);
         self.is_off = restored.is_err();
         assert!(self.is_failing || !self.is_off, "{restored:?}");
         self.restored += restored.map_or(0, |restored| restored.batches);

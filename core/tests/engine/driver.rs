@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use kachet_core::cache::{Absorbed, Cache, CacheSettings, Harvest, Warmed};
+use kachet_core::cache::{Absorbed, Cache, CacheSettings, Harvest, RestoreError, Restored, Warmed};
 use kachet_core::storage::faulty::{FaultRates, Faults, FaultyStorage};
 use kachet_core::storage::{MemoryStorage, SegmentId, SegmentReader, Storage, StorageError, StoredSegment};
 use kachet_core::time::Instant;
@@ -134,6 +134,12 @@ impl<S: Storage> Driver<S> {
             lying,
             is_exempt: Cell::new(false),
         }
+    }
+
+    /// A new cache over what the storage holds. What is over the limit has not gone yet.
+    pub(crate) fn restart(&mut self, settings: CacheSettings) -> Result<Restored, RestoreError> {
+        self.cache = Cache::new(settings, CRC);
+        block_on(self.cache.restore(&mut self.storage, CRC))
     }
 
     /// What holds at every instant: one account, and no more than the limit.

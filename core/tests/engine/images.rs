@@ -2,9 +2,13 @@
 //! flipped. A restored cache serves what was stored or nothing, and loses nothing that lies outside the damage (H24).
 
 use bytes::Bytes;
-use kachet_core::segment::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use kachet_core::segment::{
+    AbortedInBatch, Place, RECORD_HEADER_BYTES, Record, SEGMENT_HEADER_BYTES, encode_record,
+    encode_segment_header,
+};
 use kachet_core::storage::faulty::FaultRates;
 use kachet_core::storage::{SegmentId, Storage};
+use kachet_core::wire::RecordBatch;
 
 use crate::batches::{
     CRC, Shape, at, data, key, make, request, request_one, response_of, unbounded, unchanged,
@@ -94,8 +98,7 @@ impl Mount {
         })
         .unwrap();
         let mut disk = disk(medium);
-        let restored = block_on(disk.cache.restore(&mut disk.storage, CRC));
-        restored.unwrap();
+        disk.restart(disk.cache.settings()).unwrap();
         for partition in 0..PARTITIONS {
             assert_eq!(disk.hit(&request(partition, 0), at(0)), None, "not validated");
             for doubtful in disk.cache.doubtful(&request(partition, 0), at(0)) {
@@ -212,4 +215,42 @@ fn whichever_bit_of_a_mount_is_flipped_nothing_wrong_is_served() {
         lost > images / 4 && lost < images,
         "{lost} batches lost in {images} images"
     );
+}
+
+/// A segment that is not sealed, of batches by number and sequence.
+fn segment_of(id: u64, records: &[(i64, u64)]) -> (SegmentId, Vec<u8>) {
+    let id = SegmentId(id);
+    let mut bytes = encode_segment_header(id, CRC).to_vec();
+    for (number, sequence) in records {
+        let place = Place {
+            segment: id,
+            position: u32::try_from(bytes.len()).unwrap(),
+        };
+        let record = Record {
+            key: key(0),
+            sequence: *sequence,
+            covers_base: 10 * number,
+            aborted: AbortedInBatch::Plain,
+        };
+        let batch = batch(0, *number, 20);
+        bytes.extend(encode_record(
+            place,
+            &record,
+            RecordBatch::parse(&batch).unwrap(),
+            CRC,
+        ));
+    }
+    (id, bytes)
+}
+
+#[test]
+fn a_segment_whose_first_batch_was_stored_anew_elsewhere_keeps_the_others() {
+    let mount = Mount {
+        payload_bytes: 20,
+        segments: vec![segment_of(1, &[(0, 0), (1, 5)]), segment_of(2, &[(0, 3), (2, 4)])],
+        records_end: Vec::new(),
+    };
+    let pristine = mount.segments[0].1.clone();
+    let served = mount.restore_with(0, &pristine);
+    assert_eq!(served, [1, 1, 1]);
 }
