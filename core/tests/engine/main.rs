@@ -8,6 +8,7 @@ mod chain;
 mod countdown;
 mod driver;
 mod faults;
+mod generations;
 mod images;
 mod model;
 mod naive;
