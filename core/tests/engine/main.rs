@@ -12,3 +12,4 @@ mod generations;
 mod images;
 mod model;
 mod naive;
+mod readers;
