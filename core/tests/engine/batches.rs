@@ -28,6 +28,8 @@ pub(crate) struct Shape {
     pub(crate) last: i64,
     pub(crate) epoch: i32,
     pub(crate) producer_id: i64,
+    /// Of a transaction.
+    pub(crate) is_transactional: bool,
     /// A marker of a transaction, and not data.
     pub(crate) is_control: bool,
     pub(crate) max_timestamp: i64,
@@ -42,6 +44,7 @@ impl Shape {
             last,
             epoch: 0,
             producer_id: -1,
+            is_transactional: false,
             is_control: false,
             max_timestamp: 2_000,
             payload_bytes: 100,
@@ -53,7 +56,7 @@ impl Shape {
 /// A batch of format 2 whose payload tells it from every other.
 pub(crate) fn make(shape: Shape) -> Bytes {
     let mut checked = BytesMut::with_capacity(40 + shape.payload_bytes);
-    checked.put_i16(if shape.is_control { 0x30 } else { 0 });
+    checked.put_i16(i16::from(shape.is_transactional) << 4 | i16::from(shape.is_control) << 5);
     checked.put_i32(i32::try_from(shape.last - shape.base).unwrap());
     checked.put_i64(1_000);
     checked.put_i64(shape.max_timestamp);
