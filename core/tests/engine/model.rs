@@ -142,6 +142,7 @@ impl Partition {
             self.forget_aborted();
         }
         self.drop_below(log_start_offset);
+        self.forget_if_empty();
     }
 
     /// What was known of transactions may not stand. Where the cache may have heard of them anew since, it is left open.
