@@ -53,30 +53,59 @@ impl core::error::Error for RestoreError {
     }
 }
 
-/// The newest leader epoch of a partition, and when it first showed.
+/// The two newest leader epochs of a partition's batches, and when each first showed.
 #[derive(Clone, Copy, Debug)]
-struct NewestEpoch {
+struct NewestEpochs {
+    newest: Shown,
+    before: Shown,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Shown {
     epoch: i32,
     first_sequence: u64,
 }
 
-impl Default for NewestEpoch {
+impl Default for NewestEpochs {
     fn default() -> Self {
-        Self {
+        let never = Shown {
             epoch: i32::MIN,
             first_sequence: u64::MAX,
+        };
+        Self {
+            newest: never,
+            before: never,
         }
     }
 }
 
-impl NewestEpoch {
+impl NewestEpochs {
     fn note(&mut self, entry: &DirectoryEntry) {
-        if entry.leader_epoch > self.epoch {
-            self.epoch = entry.leader_epoch;
-            self.first_sequence = entry.sequence;
-        } else if entry.leader_epoch == self.epoch {
-            self.first_sequence = self.first_sequence.min(entry.sequence);
+        let shown = Shown {
+            epoch: entry.leader_epoch,
+            first_sequence: entry.sequence,
+        };
+        if shown.epoch > self.newest.epoch {
+            self.before = core::mem::replace(&mut self.newest, shown);
+        } else if shown.epoch == self.newest.epoch {
+            self.newest.first_sequence = self.newest.first_sequence.min(shown.first_sequence);
+        } else if shown.epoch > self.before.epoch {
+            self.before = shown;
+        } else if shown.epoch == self.before.epoch {
+            self.before.first_sequence = self.before.first_sequence.min(shown.first_sequence);
         }
+    }
+
+    /// Whether the validation to come tells if a batch still stands. It asks where the two newest epochs have ended; an
+    /// older batch is known to be of their branch if it came after them.
+    fn can_be_validated(&self, entry: &DirectoryEntry) -> bool {
+        let since = self.newest.first_sequence.min(self.before.first_sequence);
+        entry.leader_epoch >= self.before.epoch || entry.sequence >= since
+    }
+
+    /// Whether an entry was written after the newest epoch showed.
+    fn is_of_newest(&self, entry: &DirectoryEntry) -> bool {
+        entry.sequence >= self.newest.first_sequence
     }
 }
 
@@ -122,10 +151,13 @@ impl<R: SegmentReader> Cache<R> {
     /// Puts the entries of all segments into the index in the order in which they were written, so that of two that
     /// overlap the newer one stays.
     ///
+    /// What was dropped is in the segments still, so that a batch which an election has cut off comes back with them (H7).
+    /// Where it is of an old epoch no question would find it out, so it is left out.
+    ///
     /// What was stored of aborted transactions before the newest leader epoch showed may be out of date (H2): an election
     /// in between may have cut the log in front of their markers, and what was forgotten then is in the segments still.
     fn take_over(&mut self, found: Vec<Found<R>>) {
-        let mut newest_epochs: HashMap<PartitionKey, NewestEpoch, FixedState> = HashMap::default();
+        let mut newest_epochs: HashMap<PartitionKey, NewestEpochs, FixedState> = HashMap::default();
         for entry in found.iter().flat_map(|segment| &segment.entries) {
             newest_epochs.entry(entry.key).or_default().note(entry);
         }
@@ -147,9 +179,10 @@ impl<R: SegmentReader> Cache<R> {
             if let Some((slot, entries)) = entries.get(segment)
                 && let Some(entry) = entries.get(at)
             {
-                let newest = newest_epochs.get(&entry.key);
-                let trusted = newest.is_some_and(|newest| entry.sequence >= newest.first_sequence);
-                self.engine.adopt_entry(*slot, entry, trusted);
+                let newest = newest_epochs.get(&entry.key).copied().unwrap_or_default();
+                if newest.can_be_validated(entry) {
+                    self.engine.adopt_entry(*slot, entry, newest.is_of_newest(entry));
+                }
             }
         }
         self.engine.drop_dead();

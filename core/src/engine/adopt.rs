@@ -1,5 +1,7 @@
 //! Taking over segments that the storage held before this process.
 
+use alloc::vec::Vec;
+
 use super::segments::Segment;
 use super::{Engine, Partition};
 use crate::eviction::LogKind;
@@ -16,9 +18,11 @@ impl<R: SegmentReader> Engine<R> {
     }
 
     /// Takes a segment over, of which nothing is indexed yet. It joins the main log: what outlived a restart is no
-    /// longer new. Gives its slot.
+    /// longer new. Gives its slot. Until [`Self::drop_dead`] it counts one batch more than are indexed, so that it does not
+    /// go when the first of its entries is replaced and others are yet to come.
     pub(crate) fn adopt(&mut self, id: SegmentId, reader: R) -> u32 {
-        let segment = Segment::sealed(id, LogKind::Main, reader, self.policy.now_bytes());
+        let mut segment = Segment::sealed(id, LogKind::Main, reader, self.policy.now_bytes());
+        segment.live_batches = 1;
         let size_bytes = segment.size_bytes;
         let slot = self.place(segment);
         self.ledger.grow(LogKind::Main, size_bytes);
@@ -26,8 +30,8 @@ impl<R: SegmentReader> Engine<R> {
         slot
     }
 
-    /// Takes an entry of such a segment over, in the place of whatever covers the same offsets. Unless what it says of
-    /// aborted transactions is `trusted`, that is forgotten.
+    /// Takes an entry of such a segment over, in the place of whatever covers the same offsets, and of what cannot be of the
+    /// same log (H7). Unless what it says of aborted transactions is `trusted`, that is forgotten.
     pub(crate) fn adopt_entry(&mut self, slot: u32, entry: &DirectoryEntry, trusted: bool) {
         self.next_sequence = self.next_sequence.max(entry.sequence.saturating_add(1));
         while let Some(older) = self.partitions.get(&entry.key).and_then(|partition| {
@@ -35,6 +39,14 @@ impl<R: SegmentReader> Engine<R> {
             Some(older)
         }) {
             self.remove(entry.key, older.covers.last());
+        }
+        let partition = self.partitions.get(&entry.key);
+        if let Some(offset) =
+            partition.and_then(|partition| partition.index.contradicts_epoch(entry.span, entry.leader_epoch))
+        {
+            self.remove_where(entry.key, |index, removed| {
+                index.remove_from(offset, |batch| removed.push(*batch));
+            });
         }
         let location = Location {
             slot,
@@ -75,16 +87,17 @@ impl<R: SegmentReader> Engine<R> {
         }
     }
 
-    /// Has those segments removed of which nothing is indexed.
+    /// Ends the adoption: has those segments removed of which nothing is indexed.
     pub(crate) fn drop_dead(&mut self) {
-        let slots = self.logs.iter().flatten().copied();
-        let is_dead = |slot: &u32| {
-            self.segment(*slot)
-                .is_some_and(|segment| segment.is_sealed() && segment.live_batches == 0)
-        };
-        let dead: alloc::vec::Vec<u32> = slots.filter(is_dead).collect();
-        for slot in dead {
-            self.remove_segment(slot);
+        let adopted: Vec<u32> = self.logs.iter().flatten().copied().collect();
+        for slot in adopted {
+            let Some(segment) = self.segment_mut(slot) else {
+                continue;
+            };
+            segment.live_batches = segment.live_batches.saturating_sub(1);
+            if segment.live_batches == 0 {
+                self.remove_segment(slot);
+            }
         }
     }
 }

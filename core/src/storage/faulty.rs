@@ -10,7 +10,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::future::{Future, poll_fn};
 use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use core::task::Poll;
 
 use bytes::Bytes;
@@ -111,6 +111,8 @@ struct Shared {
     fail_at: AtomicU64,
     /// From which operation on all fail.
     fail_from: AtomicU64,
+    /// How they fail, as a [`FaultKind`].
+    failing: AtomicUsize,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -127,6 +129,7 @@ impl Faults {
             operations: AtomicU64::new(0),
             fail_at: AtomicU64::new(NEVER),
             fail_from: AtomicU64::new(NEVER),
+            failing: AtomicUsize::new(FaultKind::Error as usize),
         }))
     }
 
@@ -152,6 +155,13 @@ impl Faults {
         self.0
             .fail_from
             .store(self.operations().saturating_add(count), Relaxed);
+    }
+
+    /// How the operations fail that [`Self::fail_once`] and [`Self::fail_from`] count to: [`FaultKind::Error`] unless
+    /// another is named. One that a kind does not apply to does not fail, and [`FaultKind::BadSector`],
+    /// [`FaultKind::Delay`] and [`FaultKind::NotNow`] apply to none.
+    pub fn fail_with(&self, kind: FaultKind) {
+        self.0.failing.store(kind as usize, Relaxed);
     }
 
     /// Takes back [`Self::fail_once`] and [`Self::fail_from`].
@@ -193,10 +203,19 @@ impl Faults {
         self.0.injected[kind as usize].fetch_add(1, Relaxed);
     }
 
+    /// Whether the operation that was admitted last is one that was counted to, and fails in this way.
+    fn is_counted_to(&self, kind: FaultKind) -> bool {
+        let number = self.operations().wrapping_sub(1);
+        let is_due = number == self.0.fail_at.load(Relaxed) || number >= self.0.fail_from.load(Relaxed);
+        let applies = !matches!(kind, FaultKind::Delay | FaultKind::NotNow);
+        let fails = self.0.failing.load(Relaxed) == kind as usize;
+        is_due && number != NEVER && fails && applies && self.0.are_on.load(Relaxed)
+    }
+
     /// Whether a fault of this kind is due.
     fn strikes(&self, kind: FaultKind) -> bool {
         let rate = self.rate(kind);
-        let strikes = rate > 0 && self.draw_below(1000) < rate;
+        let strikes = self.is_counted_to(kind) || rate > 0 && self.draw_below(1000) < rate;
         if strikes {
             self.count(kind);
         }
@@ -212,13 +231,8 @@ impl Faults {
     }
 
     fn admit_now(&self, operation: Operation, segment: Option<SegmentId>) -> Result<(), StorageError> {
-        let number = self.0.operations.fetch_add(1, Relaxed);
-        let counted_down = number == self.0.fail_at.load(Relaxed) || number >= self.0.fail_from.load(Relaxed);
-        let is_due = counted_down && self.0.are_on.load(Relaxed);
-        if is_due {
-            self.count(FaultKind::Error);
-        }
-        if is_due || self.strikes(FaultKind::Error) {
+        self.0.operations.fetch_add(1, Relaxed);
+        if self.strikes(FaultKind::Error) {
             return Err(injected(operation, segment));
         }
         Ok(())

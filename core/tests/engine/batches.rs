@@ -1,7 +1,7 @@
 //! Batches, requests and answers that are made here.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kachet_core::cache::CacheSettings;
+use kachet_core::cache::{CacheSettings, EpochEnd, Evidence};
 use kachet_core::identity::PartitionKey;
 use kachet_core::time::{Instant, MaxStaleness};
 use kachet_core::wire::{
@@ -28,6 +28,8 @@ pub(crate) struct Shape {
     pub(crate) last: i64,
     pub(crate) epoch: i32,
     pub(crate) producer_id: i64,
+    /// Of a transaction.
+    pub(crate) is_transactional: bool,
     /// A marker of a transaction, and not data.
     pub(crate) is_control: bool,
     pub(crate) max_timestamp: i64,
@@ -42,6 +44,7 @@ impl Shape {
             last,
             epoch: 0,
             producer_id: -1,
+            is_transactional: false,
             is_control: false,
             max_timestamp: 2_000,
             payload_bytes: 100,
@@ -53,7 +56,7 @@ impl Shape {
 /// A batch of format 2 whose payload tells it from every other.
 pub(crate) fn make(shape: Shape) -> Bytes {
     let mut checked = BytesMut::with_capacity(40 + shape.payload_bytes);
-    checked.put_i16(if shape.is_control { 0x30 } else { 0 });
+    checked.put_i16(i16::from(shape.is_transactional) << 4 | i16::from(shape.is_control) << 5);
     checked.put_i32(i32::try_from(shape.last - shape.base).unwrap());
     checked.put_i64(1_000);
     checked.put_i64(shape.max_timestamp);
@@ -136,6 +139,21 @@ pub(crate) fn response_of(partitions: Vec<PartitionData>) -> FetchResponse {
             unknown_tags: TaggedFields::default(),
         }],
         ..FetchResponse::default()
+    }
+}
+
+/// What a broker says of a partition whose log is as it was, all of it of epoch 0.
+pub(crate) fn unchanged(high_watermark: i64, is_compacted: bool) -> Evidence {
+    Evidence {
+        leader_epoch: 0,
+        log_start_offset: 0,
+        high_watermark,
+        is_compacted,
+        epoch_end: EpochEnd {
+            epoch: 0,
+            end_offset: high_watermark,
+        },
+        known_epoch_end: None,
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) struct Link {
     pub(crate) base: i64,
     pub(crate) last: i64,
     pub(crate) epoch: i32,
+    pub(crate) is_transactional: bool,
     pub(crate) bytes: Bytes,
 }
 
@@ -116,9 +117,11 @@ fn build(partition: i32, version: usize) -> Chain {
         } else if is_control {
             open = None;
         }
+        let is_transactional = is_control || open.is_some();
         let epoch = i32::try_from(number / 8).unwrap() + if version == 2 { 2 } else { 0 };
         let bytes = make(Shape {
             epoch,
+            is_transactional,
             is_control,
             producer_id,
             payload_bytes,
@@ -131,6 +134,7 @@ fn build(partition: i32, version: usize) -> Chain {
                 base,
                 last: if is_control { base } else { last },
                 epoch,
+                is_transactional,
                 bytes,
             });
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use kachet_core::cache::{Absorbed, Cache, CacheSettings, Harvest, Warmed};
+use kachet_core::cache::{Absorbed, Cache, CacheSettings, Harvest, RestoreError, Restored, Warmed};
 use kachet_core::storage::faulty::{FaultRates, Faults, FaultyStorage};
 use kachet_core::storage::{MemoryStorage, SegmentId, SegmentReader, Storage, StorageError, StoredSegment};
 use kachet_core::time::Instant;
@@ -136,6 +136,12 @@ impl<S: Storage> Driver<S> {
         }
     }
 
+    /// A new cache over what the storage holds. What is over the limit has not gone yet.
+    pub(crate) fn restart(&mut self, settings: CacheSettings) -> Result<Restored, RestoreError> {
+        self.cache = Cache::new(settings, CRC);
+        block_on(self.cache.restore(&mut self.storage, CRC))
+    }
+
     /// What holds at every instant: one account, and no more than the limit.
     pub(crate) fn check(&self) {
         self.check_account();
@@ -201,7 +207,7 @@ impl<S: Storage> Driver<S> {
         merged.partitions().map(|(_, data)| data.clone()).collect()
     }
 
-    fn warm(&self, request: &FetchRequest, now: Instant) -> Warmed {
+    pub(crate) fn warm(&self, request: &FetchRequest, now: Instant) -> Warmed {
         let mut warmed = Warmed::default();
         if !S::Reader::MAY_CORRUPT {
             return warmed;

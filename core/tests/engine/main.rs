@@ -5,7 +5,11 @@
 mod answers;
 mod batches;
 mod chain;
+mod countdown;
 mod driver;
 mod faults;
+mod generations;
+mod images;
 mod model;
 mod naive;
+mod readers;

@@ -18,7 +18,8 @@ pub(crate) struct Fact {
     pub(crate) last: i64,
     pub(crate) epoch: i32,
     pub(crate) bytes: Bytes,
-    /// The aborted transactions are known.
+    is_transactional: bool,
+    /// The aborted transactions are known, or do not matter to it.
     pub(crate) is_committed: bool,
     pub(crate) known_at: Instant,
     /// From which log it was told; `None` if the answer was of several.
@@ -32,6 +33,9 @@ pub(crate) struct Fact {
 pub(crate) struct State {
     pub(crate) validated_at: Option<Instant>,
     pub(crate) leader_epoch: i32,
+    epoch_since: Instant,
+    /// Where epochs have ended: the last told, or, where the cache may have forgotten some, all.
+    epoch_ends: Vec<(i32, i64)>,
     pub(crate) high_watermark: i64,
     pub(crate) last_stable_offset: i64,
     pub(crate) stable_below: i64,
@@ -40,16 +44,36 @@ pub(crate) struct State {
 }
 
 impl State {
-    fn new(at: Instant) -> Self {
+    fn new(at: Instant, leader_epoch: i32) -> Self {
         Self {
             validated_at: Some(at),
-            leader_epoch: -1,
+            leader_epoch,
+            epoch_since: at,
+            epoch_ends: Vec::new(),
             high_watermark: -1,
             last_stable_offset: -1,
             stable_below: -1,
             log_start_offset: -1,
             is_compacted: true,
         }
+    }
+
+    /// Whether an election was told of after which markers may be gone that were known.
+    fn lost_markers(&self, evidence: &Evidence) -> bool {
+        let is_same_leader = (0..=self.leader_epoch).contains(&evidence.leader_epoch);
+        let is_longer = (0..=evidence.epoch_end.end_offset).contains(&self.high_watermark);
+        !(is_same_leader || self.leader_epoch >= 0 && is_longer)
+    }
+
+    fn epoch_ended(&mut self, epoch: i32, end_offset: i64, is_strict: bool) {
+        let is_older = self.epoch_ends.iter().any(|(known, _)| *known > epoch);
+        if epoch >= self.leader_epoch || is_strict && is_older {
+            return;
+        }
+        if is_strict {
+            self.epoch_ends.clear();
+        }
+        self.epoch_ends.push((epoch, end_offset.max(0)));
     }
 }
 
@@ -83,7 +107,7 @@ impl Partition {
         for fact in self.facts.values_mut() {
             fact.is_fresh = false;
         }
-        self.learn(data, at);
+        self.learn(data, at, is_strict);
         for telling in tellings {
             self.keep(telling, data, at, is_strict);
         }
@@ -102,20 +126,47 @@ impl Partition {
         }
     }
 
-    fn learn(&mut self, data: &PartitionData, at: Instant) {
+    fn learn(&mut self, data: &PartitionData, at: Instant, is_strict: bool) {
         let Some(state) = &mut self.state else { return };
+        if at < state.epoch_since {
+            state.leader_epoch = -1;
+        }
         state.validated_at = state.validated_at.map(|validated| validated.min(at));
-        self.watermark(data.high_watermark);
+        let went_back = self.watermark(data.high_watermark);
         let Some(state) = &mut self.state else { return };
         state.last_stable_offset = data.last_stable_offset;
         state.stable_below = state.stable_below.max(data.last_stable_offset);
         state.log_start_offset = state.log_start_offset.max(data.log_start_offset);
         let log_start_offset = state.log_start_offset;
+        if went_back && is_strict {
+            self.forget_aborted();
+        }
         self.drop_below(log_start_offset);
+        self.forget_if_empty();
     }
 
-    fn watermark(&mut self, high_watermark: i64) {
-        let Some(state) = &mut self.state else { return };
+    /// What was known of transactions may not stand. Where the cache may have heard of them anew since, it is left open.
+    fn forget_aborted(&mut self) {
+        for fact in self.facts.values_mut() {
+            fact.is_committed &= !fact.is_transactional;
+        }
+        if let Some(state) = &mut self.state {
+            state.stable_below = -1;
+        }
+    }
+
+    /// Whether an election has cut a batch off of which a deposed leader tells.
+    pub(crate) fn is_cut_off(&self, link: &Link) -> bool {
+        let ends = self.state.iter().flat_map(|state| &state.epoch_ends);
+        ends.clone()
+            .any(|(epoch, end)| link.epoch <= *epoch && link.last >= *end)
+    }
+
+    /// Whether it went back.
+    fn watermark(&mut self, high_watermark: i64) -> bool {
+        let Some(state) = &mut self.state else {
+            return false;
+        };
         let went_back = high_watermark < state.high_watermark;
         state.high_watermark = high_watermark;
         if went_back {
@@ -123,6 +174,7 @@ impl Partition {
             state.stable_below = state.stable_below.min(high_watermark);
             self.facts.retain(|last, _| *last < high_watermark);
         }
+        went_back
     }
 
     fn keep(&mut self, telling: &Telling<'_>, data: &PartitionData, at: Instant, is_strict: bool) {
@@ -131,13 +183,17 @@ impl Partition {
             version,
             covers_base,
         } = *telling;
+        if self.is_cut_off(link) {
+            return;
+        }
         let mut fact = Fact {
             covers_base,
             base: link.base,
             last: link.last,
             epoch: link.epoch,
             bytes: link.bytes.clone(),
-            is_committed: data.aborted_transactions.is_some(),
+            is_transactional: link.is_transactional,
+            is_committed: data.aborted_transactions.is_some() || !link.is_transactional,
             known_at: at,
             version,
             is_fresh: true,
@@ -181,7 +237,7 @@ impl Partition {
             .retain(|_, known| known.last < fact.covers_base || known.covers_base > fact.last);
         self.facts.insert(fact.last, fact);
         let state = || {
-            let mut state = State::new(at);
+            let mut state = State::new(at, link.epoch);
             state.high_watermark = data.high_watermark;
             state.last_stable_offset = data.last_stable_offset;
             state.stable_below = data.last_stable_offset;
@@ -206,22 +262,32 @@ impl Partition {
             }
         }
         if let Some(from) = from.into_iter().min() {
+            self.forget_aborted();
             self.drop_from(from);
         }
         self.forget_if_empty();
     }
 
-    pub(crate) fn validate(&mut self, evidence: &Evidence, at: Instant) {
+    pub(crate) fn validate(&mut self, evidence: &Evidence, at: Instant, is_strict: bool) {
         let Some(state) = &mut self.state else { return };
+        let newest = self.facts.values().next_back().map_or(-1, |fact| fact.epoch);
+        let lost_markers = state.lost_markers(evidence);
         state.validated_at = state.validated_at.max(Some(at));
-        state.leader_epoch = state.leader_epoch.max(evidence.leader_epoch);
+        if state.leader_epoch != evidence.leader_epoch {
+            state.leader_epoch = evidence.leader_epoch;
+            state.epoch_since = at;
+        }
+        state.epoch_ended(newest, evidence.epoch_end.end_offset, is_strict);
         state.is_compacted = evidence.is_compacted;
         state.log_start_offset = state.log_start_offset.max(evidence.log_start_offset);
         let log_start_offset = state.log_start_offset;
         let end = evidence.epoch_end;
         let newer = self.facts.values().filter(|fact| fact.epoch > end.epoch);
         let newer = newer.map(|fact| fact.covers_base).min();
-        self.watermark(evidence.high_watermark);
+        let went_back = self.watermark(evidence.high_watermark);
+        if is_strict && (lost_markers || went_back) {
+            self.forget_aborted();
+        }
         self.drop_from(end.end_offset.max(0));
         if let Some(newer) = newer {
             self.drop_from(newer);

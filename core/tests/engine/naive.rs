@@ -334,6 +334,11 @@ impl<S: Storage> Run<S> {
             covers_base = link.last.saturating_add(1);
         }
         let is_strict = self.rules.is_strict;
+        // A cache that has forgotten an election takes what was cut off, one that has not refuses it.
+        let model = self.partition(partition);
+        if !is_strict && tellings.iter().any(|telling| model.is_cut_off(telling.link)) {
+            return;
+        }
         let asked_at = at(self.now.as_millis() - TICK_MS * telling.lag_ticks);
         self.partition(partition)
             .absorb(&answer, &tellings, asked_at, is_strict);
@@ -459,7 +464,8 @@ impl<S: Storage> Run<S> {
             self.driver.cache.validate(doubtful, &evidence, self.now);
         }
         let now = self.now;
-        self.partition(partition).validate(&evidence, now);
+        let is_strict = self.rules.is_strict;
+        self.partition(partition).validate(&evidence, now, is_strict);
     }
 
     fn error(&mut self, partition: i32, code: i16) {

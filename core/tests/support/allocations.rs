@@ -61,3 +61,9 @@ pub(crate) fn peak_bytes<T>(run: impl FnOnce() -> T) -> (usize, T) {
     let result = run();
     (PEAK.get() - before, result)
 }
+
+/// What this thread holds now, in bytes.
+#[allow(dead_code, reason = "not every test binary compares what is held over time")]
+pub(crate) fn held_bytes() -> usize {
+    HELD.get()
+}

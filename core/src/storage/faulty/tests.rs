@@ -147,6 +147,23 @@ fn the_operation_that_was_counted_to_fails_alone_or_with_all_behind_it() {
 }
 
 #[test]
+fn the_operation_that_was_counted_to_fails_in_the_way_that_was_named() {
+    let (reader, faults) = reader(0, FaultRates::default());
+    faults.fail_with(FaultKind::BitFlip);
+    faults.fail_once(1);
+    let differing = [(); 3].map(|()| differing_bits(&read(&reader, 0..2000)));
+    assert_eq!(differing, [0, 1, 0]);
+    faults.fail_with(FaultKind::ShortRead);
+    faults.fail_from(1);
+    let lengths = [(); 3].map(|()| read(&reader, 0..2000).len());
+    assert!(
+        lengths[0] == 2000 && lengths[1] < 2000 && lengths[2] < 2000,
+        "{lengths:?}"
+    );
+    assert_eq!(faults.injected(FaultKind::Error), 0);
+}
+
+#[test]
 fn a_delayed_operation_is_pending_for_a_while_and_wakes_its_task() {
     use core::pin::pin;
     use core::task::{Context, Waker};
