@@ -206,7 +206,13 @@ impl Partition {
             .get(&link.last)
             .filter(|known| known.bytes == link.bytes)
         {
-            fact.covers_base = fact.covers_base.min(known.covers_base);
+            let is_compacted = self.state.as_ref().is_none_or(|state| state.is_compacted);
+            fact.covers_base = match (is_strict && is_compacted, ticks(at) >= ticks(known.known_at)) {
+                // The cleaner makes gaps, and another replica may not have it: each answer vouches for its own.
+                (true, true) => fact.covers_base,
+                (true, false) => known.covers_base,
+                (false, _) => fact.covers_base.min(known.covers_base),
+            };
             if known.is_committed {
                 fact.is_committed = true;
                 // It may have gone in between, and come back with another list.
@@ -351,4 +357,9 @@ impl Partition {
         let (_, fact) = self.facts.range(offset..).next()?;
         (fact.covers_base <= offset).then_some(fact)
     }
+}
+
+/// The cache keeps moments in sixteenths of a second.
+fn ticks(at: Instant) -> u64 {
+    at.as_millis() * 16 / 1000
 }
