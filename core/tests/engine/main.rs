@@ -10,6 +10,7 @@ mod driver;
 mod faults;
 mod generations;
 mod images;
+mod interleaved;
 mod model;
 mod naive;
 mod readers;

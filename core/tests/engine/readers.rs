@@ -112,3 +112,18 @@ fn what_readers_hold_stays_as_it_was_and_counts_until_they_let_go() {
     drop((held, distinct));
     assert_eq!(cache.statistics().size_bytes, 0, "and now no more");
 }
+
+#[test]
+fn what_was_read_before_its_segment_was_sealed_counts_as_well() {
+    let mut cache = MemoryCache::new(unbounded(LIMIT_BYTES, Some(SEGMENT_BYTES)), CRC);
+    absorb(&mut cache, 0);
+    let held = hit(&cache, 0).unwrap();
+    for number in 1..20 {
+        absorb(&mut cache, number);
+    }
+    cache.clear();
+    cache.set_size_limit_bytes(0);
+    assert!(cache.statistics().size_bytes >= held.len() as u64, "it counts");
+    drop(held);
+    assert_eq!(cache.statistics().size_bytes, 0);
+}
