@@ -32,7 +32,6 @@ pub(super) enum Arrival {
 /// The answer as it grows.
 struct Answer {
     response: FetchResponse,
-    committed: bool,
     room: ResponseRoom,
 }
 
@@ -45,54 +44,60 @@ pub(super) struct Asked {
     pub(super) max_bytes: i32,
 }
 
-/// Waits for every flight and puts the answer together. The first that fails or is lost ends the wait.
+/// Waits for every flight and puts the answer together. The first that fails, is lost, or leaves out what it should bring
+/// ends the wait.
 pub(super) async fn land(awaited: Vec<Awaited>, give_up_at: Deadline, asked: Asked) -> Arrival {
     let flights = if asked.alone { 1 } else { awaited.len() };
-    let landings = awaited.iter().take(flights).map(|each| each.response(give_up_at));
+    let landings = awaited
+        .iter()
+        .take(flights)
+        .map(|each| each.response(give_up_at, asked));
     let responses = match try_join_all(landings).await {
         Ok(responses) => responses,
         Err(arrival) => return arrival,
     };
     let mut answer = Answer {
         response: FetchResponse::default(),
-        committed: asked.committed,
         room: ResponseRoom::new(usize::try_from(asked.max_bytes).unwrap_or(0)),
     };
     for (each, response) in awaited.into_iter().zip(responses) {
         if asked.alone || response.error_code != 0 {
             return Arrival::Answer(Ok(Arc::unwrap_or_clone(response)));
         }
-        let (topic, partition) = (each.topic.clone(), each.asked.partition);
-        if !answer.take(each, &response) {
-            return Arrival::Again(Again::LeftOut(topic, partition));
-        }
+        answer.take(each, &response);
     }
     Arrival::Answer(Ok(answer.response))
 }
 
 impl Awaited {
-    async fn response(&self, give_up_at: Deadline) -> Result<Arc<FetchResponse>, Arrival> {
+    async fn response(&self, give_up_at: Deadline, asked: Asked) -> Result<Arc<FetchResponse>, Arrival> {
         match self.flight.landed(give_up_at).await {
+            Landed::Outcome(Ok(response)) if !asked.alone && self.is_lacking(&response, asked.committed) => {
+                let (topic, partition) = (self.topic.clone(), self.asked.partition);
+                Err(Arrival::Again(Again::LeftOut(topic, partition)))
+            }
             Landed::Outcome(outcome) => outcome.map_err(|error| Arrival::Answer(Err(error))),
             Landed::Lost => Err(Arrival::Again(Again::Lost)),
             Landed::TooLate => Err(Arrival::TooLate),
         }
     }
+
+    /// Whether a fetch of others has left the partition out: there is something to bring, and to ask again would bring it.
+    /// What the own fetch leaves out has no room in the whole answer either.
+    fn is_lacking(&self, response: &FetchResponse, committed: bool) -> bool {
+        let found = find(response, &self.topic, self.asked.partition);
+        let is_there = found.is_some_and(|data| !left_out(data, &self.asked, committed));
+        response.error_code == 0 && !is_there && !self.is_own
+    }
 }
 
 impl Answer {
-    /// Takes a partition out of the response that brings it. Says no if a fetch of others has left it out: there is
-    /// something to bring, and to ask again would bring it.
-    fn take(&mut self, awaited: Awaited, response: &FetchResponse) -> bool {
+    /// Takes a partition out of the response that brings it.
+    fn take(&mut self, awaited: Awaited, response: &FetchResponse) {
         let Awaited {
             topic, asked, is_own, ..
         } = awaited;
         let found = find(response, &topic, asked.partition);
-        let is_there = found.is_some_and(|data| !left_out(data, &asked, self.committed));
-        // What the own fetch leaves out has no room in the whole answer either.
-        if !is_there && !is_own {
-            return false;
-        }
         if is_own {
             // A quota that held somebody else back is not this client's (H20).
             self.response.throttle_time_ms = response.throttle_time_ms;
@@ -105,7 +110,6 @@ impl Answer {
         if let Some(data) = found {
             self.add(topic, data.clone(), asked.partition_max_bytes);
         }
-        true
     }
 
     /// In its own flight each partition may have been the first, and kept a batch that does not fit here (H12).
