@@ -79,8 +79,8 @@ impl Harvest {
     }
 
     /// Says which topic it is of. Necessary where a request has named topics: of such an answer nothing is kept
-    /// otherwise. To be called only if the name stood for this id before the request was sent, by
-    /// [`Cache::ids_of_names`], and still did, by the broker that answered, after the answer had come (H6).
+    /// otherwise. To be called only if the broker that answered said that the name stood for this id before the request
+    /// was sent, and says so still after the answer has come (H6).
     pub fn identify(&mut self, topic_id: TopicId) {
         self.topic = TopicRef::Id(topic_id);
     }
@@ -391,7 +391,10 @@ impl<R: SegmentReader> Cache<R> {
         mark: &HitMark,
         batch: &Gathered,
     ) -> Sameness {
-        if known.span != batch.span || known.location.batch_bytes as usize != batch.bytes.len() {
+        if known.span != batch.span
+            || known.leader_epoch != batch.leader_epoch
+            || known.location.batch_bytes as usize != batch.bytes.len()
+        {
             return Sameness::Other;
         }
         let same = |bytes: &[u8]| {

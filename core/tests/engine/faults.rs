@@ -4,7 +4,7 @@
 use kachet_core::storage::faulty::{FaultKind, FaultRates};
 use proptest::prelude::*;
 
-use crate::batches::{at, data, key, numbered, request, request_one, response_of, unbounded};
+use crate::batches::{Shape, at, data, key, make, numbered, request, request_one, response_of, unbounded};
 use crate::driver::{Disk, Driver};
 use crate::naive::{Rules, Run, config, settings, steps};
 
@@ -81,4 +81,29 @@ fn a_segment_that_could_not_be_removed_goes_once_it_can_be() {
     disk.set_limit(0, false);
     assert_eq!(disk.lying.segments(), [], "and now it can be");
     assert_eq!(disk.cache.statistics().size_bytes, 0);
+}
+
+#[test]
+fn a_batch_of_another_epoch_replaces_one_that_the_storage_does_not_give_back() {
+    let rates = FaultRates {
+        not_now_per_mille: 1_000,
+        ..FaultRates::default()
+    };
+    let mut disk = Disk::on_disk(unbounded(100_000, Some(4_000)), 1, rates);
+    let batch = |base, epoch| {
+        make(Shape {
+            epoch,
+            payload_bytes: 3_000,
+            ..Shape::new(base, base + 9)
+        })
+    };
+    for base in [0, 10, 20, 30, 40] {
+        let answer = response_of(vec![data(0, i64::MAX, batch(base, 1))]);
+        disk.absorb(&request(0, base), &answer, at(0));
+    }
+    // The same offsets and the same size, by another leader: what follows is of the log before it.
+    let answer = response_of(vec![data(0, i64::MAX, batch(0, 2))]);
+    disk.absorb(&request(0, 0), &answer, at(0));
+    assert_eq!(disk.hit(&request(0, 0), at(0)), Some(batch(0, 2)));
+    assert_eq!(disk.cache.statistics().batches, 1);
 }
