@@ -13,7 +13,7 @@ use super::Cache;
 use crate::identity::PartitionKey;
 use crate::storage::SegmentReader;
 use crate::time::Instant;
-use crate::wire::{FetchRequest, TopicId, TopicRef, WireStr};
+use crate::wire::{TopicId, TopicRef, WireStr};
 
 /// Topic names that are remembered at most; beyond it the oldest answer is asked again.
 const NAMES_LIMIT: usize = 16 * 1024;
@@ -64,17 +64,6 @@ impl<R: SegmentReader> Cache<R> {
             _ => None,
         };
         topics.filter_map(unresolved).collect()
-    }
-
-    /// The names of a request and the ids that they stand for, as far as they are known, however long ago they were
-    /// learned. Empty for one by ids. What [`Harvest::identify`](super::Harvest::identify) needs from before the
-    /// request is sent.
-    pub fn ids_of_names(&self, request: &FetchRequest) -> Vec<(WireStr, TopicId)> {
-        let known = request.topics.iter().filter_map(|topic| match &topic.topic {
-            TopicRef::Name(name) => Some((name.clone(), self.names.topic_id(name)?)),
-            TopicRef::Id(_) => None,
-        });
-        known.collect()
     }
 
     /// Says which id a topic name stands for. Another one than before drops what was cached of the old one (H6).

@@ -3,6 +3,7 @@
 
 mod flights;
 mod jobs;
+mod names;
 mod patience;
 mod revalidate;
 mod single_flight;
@@ -49,6 +50,7 @@ struct Inner<T, S: Storage> {
     started: tokio::time::Instant,
     flights: Flights,
     questions: revalidate::Questions,
+    told_names: names::ToldNames,
     /// What each broker answered last, by address.
     versions: RwLock<HashMap<BrokerAddress, Arc<ApiVersions>>>,
     /// Set when a broker turned out to be older than topic ids, so that nobody goes on asking for them.
@@ -137,6 +139,7 @@ impl<T: Transport, S: Storage + 'static> CacheBuilder<T, S> {
                 started: tokio::time::Instant::now(),
                 flights: Flights::default(),
                 questions: revalidate::Questions::default(),
+                told_names: names::ToldNames::default(),
                 versions: RwLock::default(),
                 lacks_topic_ids: AtomicBool::new(false),
             }),

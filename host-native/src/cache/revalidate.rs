@@ -5,24 +5,24 @@
 
 use core::time::Duration;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
-use kachet_core::cache::{Doubtful, EpochEnd, Evidence, Harvest};
+use kachet_core::cache::{Doubtful, EpochEnd, Evidence};
 use kachet_core::identity::PartitionKey;
 use kachet_core::storage::Storage;
 use kachet_core::time::Instant;
 use kachet_core::wire::{FetchRequest, TopicId, TopicRef, WireStr};
 use tokio::time::Instant as Deadline;
-use tracing::{debug, warn};
+use tracing::debug;
 
+use super::names::stands_for;
 use super::single_flight::runtime::spawn;
 use super::single_flight::{Open, Table, Turn};
 use super::{Inner, patience};
 use crate::cluster::{
-    EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, PartitionEpoch, TopicMetadata, Topology, answers_topic_ids, code,
-    compacted_topics, describe, epoch_ends, list_offsets,
+    EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, PartitionEpoch, TopicMetadata, Topology, code, compacted_topics,
+    epoch_ends, list_offsets,
 };
 use crate::transport::{BrokerAddress, Transport, TransportError};
 
@@ -41,7 +41,7 @@ pub(super) struct Questions {
     /// Partitions that could lately not be validated in the background.
     resting: Arc<Table<PartitionKey, ()>>,
     /// Which id a topic has.
-    names: Arc<Table<WireStr, ()>>,
+    pub(super) names: Arc<Table<WireStr, ()>>,
     /// Whether a topic is compacted.
     policies: Arc<Table<TopicId, ()>>,
     /// By id: a topic that is created anew under a name may have another policy.
@@ -58,7 +58,7 @@ impl Questions {
     }
 }
 
-fn needed<K: Clone>(key: K) -> Open<K, K> {
+pub(super) fn needed<K: Clone>(key: K) -> Open<K, K> {
     Open {
         question: key.clone(),
         key,
@@ -98,89 +98,6 @@ impl Question {
 }
 
 impl<T: Transport, S: Storage + 'static> Inner<T, S> {
-    /// Learns the ids of topics that a request names. A name whose id cannot be had is not cached.
-    pub(super) async fn resolve_names(
-        &self,
-        broker: &BrokerAddress,
-        request: &FetchRequest,
-        arrived_at: Instant,
-    ) {
-        let unresolved = || {
-            let topics = request.topics.iter().map(|topic| &topic.topic);
-            self.read().unresolved_names(topics, arrived_at)
-        };
-        if unresolved().is_empty() || self.lacks_topic_ids.load(Ordering::Relaxed) {
-            return;
-        }
-        let open = || unresolved().into_iter().map(needed).collect();
-        let max_staleness = self.read().settings().max_staleness;
-        let will_do = |began_at| max_staleness.allows(began_at, arrived_at);
-        let ask = |names| self.ask_names(broker, names);
-        // Boxed, so that hits do not carry the room that it takes.
-        Box::pin(self.questions.names.ask(|| self.turn(), open, will_do, ask)).await;
-    }
-
-    async fn ask_names(&self, broker: &BrokerAddress, names: Vec<WireStr>) {
-        match answers_topic_ids(&self.transport, broker).await {
-            Ok(true) => {}
-            Ok(false) => {
-                self.lacks_topic_ids.store(true, Ordering::Relaxed);
-                warn!(%broker, "the broker is older than Kafka 2.8 and knows no topic ids; nothing is cached");
-                return;
-            }
-            Err(error) => return debug!(%broker, %error, "topic ids could not be asked for"),
-        }
-        let asked_at = self.now();
-        let names: Vec<TopicRef> = names.into_iter().map(TopicRef::Name).collect();
-        match describe(&self.transport, broker, &names).await {
-            Ok(topology) => self.learn_names(&topology, asked_at),
-            Err(error) => debug!(%broker, %error, "topic ids could not be learned"),
-        }
-    }
-
-    /// Gives those harvests their topics whose names still stand for the same ids as before the fetch was sent, by the
-    /// broker that answered it (H6). The others are not kept.
-    pub(super) async fn identify_harvests(
-        &self,
-        broker: &BrokerAddress,
-        before: &[(WireStr, TopicId)],
-        harvests: &mut [Harvest],
-    ) {
-        let asked_at = self.now();
-        let names: Vec<TopicRef> = before
-            .iter()
-            .map(|(name, _)| TopicRef::Name(name.clone()))
-            .collect();
-        let topology = match describe(&self.transport, broker, &names).await {
-            Ok(topology) => topology,
-            Err(error) => {
-                return debug!(%broker, %error, "what a fetch by name brought could not be identified");
-            }
-        };
-        self.learn_names(&topology, asked_at);
-        for harvest in harvests {
-            let TopicRef::Name(of) = harvest.topic() else {
-                continue;
-            };
-            let id = before.iter().find(|(name, _)| name == of).map(|(_, id)| *id);
-            if let Some(id) = id.filter(|id| stands_for(&topology, of, *id)) {
-                harvest.identify(id);
-            }
-        }
-    }
-
-    fn learn_names(&self, topology: &Topology, asked_at: Instant) {
-        self.identify(topology.cluster_id.as_ref());
-        let mut core = self.write();
-        for topic in &topology.topics {
-            match (&topic.name, topic.error_code) {
-                (Some(name), 0) => core.learn_topic(name, topic.topic_id, asked_at),
-                (Some(name), code::UNKNOWN_TOPIC_OR_PARTITION) => core.forget_name(name),
-                _ => {}
-            }
-        }
-    }
-
     /// Validates what the request would hit and what is due: before this returns where hits have to wait for it,
     /// otherwise in the background. Of several callers who need the same partition one asks; those who need others
     /// ask beside it.
@@ -262,7 +179,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
 
     /// The questions of one round count as lost after as long as one of them may take: whoever waits has better asked
     /// for the data itself by then.
-    fn turn(&self) -> Turn {
+    pub(super) fn turn(&self) -> Turn {
         Turn {
             began_at: self.now(),
             overdue_at: Deadline::now() + patience::of_flights(&self.transport, 0),
@@ -281,8 +198,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             let mut topics: Vec<TopicRef> = doubtful.iter().map(topic_ref).collect();
             topics.sort();
             topics.dedup();
-            let topology = describe(&self.transport, broker, &topics).await?;
-            self.identify(topology.cluster_id.as_ref());
+            let topology = self.described(broker, &topics).await?;
             for each in doubtful {
                 self.route(each, &topology, asked_at, &mut by_leader);
             }
@@ -393,6 +309,21 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         compacted: &BTreeMap<TopicId, bool>,
         asked_at: Instant,
     ) -> Result<(), TransportError> {
+        // Leaders are asked by name, so what it stands for has to be known from before and after, by the same leader (H6).
+        let mut names: Vec<_> = questions
+            .iter()
+            .map(|each| TopicRef::Name(each.topic_name.clone()))
+            .collect();
+        names.sort();
+        names.dedup();
+        let is_told = |each: &Question| {
+            let told = self.told_names.by(leader, &each.topic_name);
+            told == Some(each.doubtful.key.topic_id)
+        };
+        if !questions.iter().all(is_told) {
+            self.described(leader, &names).await?;
+        }
+        let are_told: Vec<bool> = questions.iter().map(is_told).collect();
         let partitions: Vec<_> = questions.iter().map(Question::partition).collect();
         let cached: Vec<_> = questions.iter().map(Question::cached_epoch).collect();
         let known: Vec<_> = questions.iter().filter_map(Question::known_epoch).collect();
@@ -414,19 +345,12 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             epoch_ends(&self.transport, leader, &cached),
             self.known_epoch_ends(leader, &known),
         )?;
-        // Leaders are asked by name, so it is asked once more what the name stands for (H6).
-        let mut names: Vec<_> = questions
-            .iter()
-            .map(|each| TopicRef::Name(each.topic_name.clone()))
-            .collect();
-        names.sort();
-        names.dedup();
         let confirmed_at = self.now();
-        let topology = describe(&self.transport, leader, &names).await?;
+        let topology = self.described(leader, &names).await?;
         self.learn_names(&topology, confirmed_at);
-        for question in questions {
+        for (question, is_told) in questions.iter().zip(are_told) {
             let (partition, topic_id) = (question.partition(), question.doubtful.key.topic_id);
-            if !stands_for(&topology, &question.topic_name, topic_id) {
+            if !is_told || !stands_for(&topology, &question.topic_name, topic_id) {
                 debug!(%leader, topic = %partition.0, "created anew while it was asked about");
                 continue;
             }
@@ -465,13 +389,6 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         }
         epoch_ends(&self.transport, leader, epochs).await
     }
-}
-
-/// Whether a topic of this name has this id, and no other.
-fn stands_for(topology: &Topology, name: &WireStr, topic_id: TopicId) -> bool {
-    let mut topics = topology.topics.iter();
-    topics
-        .any(|topic| topic.error_code == 0 && topic.name.as_ref() == Some(name) && topic.topic_id == topic_id)
 }
 
 fn topic_ref(doubtful: &Doubtful) -> TopicRef {

@@ -22,6 +22,7 @@ use tracing::debug;
 use self::answer::{Arrival, Asked, Awaited, land};
 use self::key::FlightKey;
 use self::nearby::Reaches;
+use super::names::is_by_name;
 use super::single_flight::runtime::spawn;
 use super::single_flight::{Boarding, Departure, Flight, Landed, Table};
 use super::{CRC32C, Inner, not_a_fetch_response, patience};
@@ -277,7 +278,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             departure,
         } = own;
         let asked_at = self.now();
-        let names = self.read().ids_of_names(&request);
+        let names = self.told_names.of_request(broker, &request);
         let outcome = self.ask(broker, version, &request).await.map(Arc::new);
         let Ok(response) = &outcome else {
             return departure.land(outcome);
@@ -286,7 +287,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         let committed = request.isolation_level == READ_COMMITTED;
         self.flights.reaches.learn(&keys, &response, committed);
         let mut harvests = Harvest::gather(&request, &response, CRC32C);
-        if names.is_empty() {
+        if !is_by_name(&request) || !self.knows_ids() {
             self.absorb(harvests, asked_at).await;
             departure.land(outcome);
         } else {
