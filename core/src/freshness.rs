@@ -1,7 +1,20 @@
 //! What is known of a partition, and since when: watermarks, log start, leader epoch.
 
+use alloc::vec::Vec;
+
 use crate::time::Instant;
 use crate::wire::PartitionData;
+
+/// Epochs of batches that may come between two validations at most; a partition counts for as much as they take.
+pub(crate) const UNCONFIRMED_EPOCHS_LIMIT: usize = 16;
+
+/// An epoch of batches of which no leader has said yet that they are of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnconfirmedEpoch {
+    epoch: i32,
+    /// When the oldest of the answers that brought them was asked for.
+    asked_at: Instant,
+}
 
 /// What brokers have said of a partition. Watermarks are never invented (H10): −1 stands for unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +28,10 @@ pub(crate) struct PartitionState {
     epoch_since: Instant,
     /// Where all batches of an epoch and of older ones end, by the leader of a newer epoch (H7).
     epoch_ends: Option<EpochEnd>,
+    /// In which leader's log all batches lie whose epochs are not unconfirmed; −1 as long as there has been none.
+    confirmed_by: i32,
+    /// Those of batches that have come since, from whichever leader.
+    unconfirmed: Vec<UnconfirmedEpoch>,
     /// The last high watermark reported.
     pub(crate) high_watermark: i64,
     /// The last stable offset reported last.
@@ -35,6 +52,8 @@ impl PartitionState {
             leader_epoch,
             epoch_since: validated_at,
             epoch_ends: None,
+            confirmed_by: -1,
+            unconfirmed: Vec::new(),
             high_watermark: -1,
             last_stable_offset: -1,
             stable_below: -1,
@@ -107,21 +126,59 @@ impl PartitionState {
         if (0..=self.leader_epoch).contains(&evidence.leader_epoch) {
             return false;
         }
-        let agreed = match evidence.known_epoch_end {
-            Some(end) if self.leader_epoch != newest_cached_epoch => end,
-            _ => evidence.epoch_end,
+        let agreed = if self.leader_epoch == newest_cached_epoch {
+            evidence.epoch_end
+        } else {
+            evidence
+                .end_of_older(self.leader_epoch)
+                .unwrap_or(evidence.epoch_end)
         };
         self.leader_epoch < 0 || self.high_watermark < 0 || agreed.end_offset < self.high_watermark
     }
 
-    /// Whether it is known where this epoch, and all older ones, have ended.
-    pub(crate) fn knows_end_of(&self, epoch: i32) -> bool {
-        self.epoch_ends.is_some_and(|end| end.epoch >= epoch)
+    /// Takes note of the epoch of a batch that came with an answer that was asked for at that moment. No more than `limit`
+    /// may wait for the next validation: false if it is one too many.
+    pub(crate) fn note_epoch(&mut self, epoch: i32, asked_at: Instant, limit: usize) -> bool {
+        if let Some(known) = self.unconfirmed.iter_mut().find(|known| known.epoch == epoch) {
+            known.asked_at = known.asked_at.min(asked_at);
+            return true;
+        }
+        let has_room = self.unconfirmed.len() < limit;
+        if has_room {
+            self.unconfirmed.push(UnconfirmedEpoch { epoch, asked_at });
+        }
+        has_room
+    }
+
+    /// The epochs to ask for, so that the end of each tells whether all batches are of one leader's log: those of batches
+    /// that no leader has confirmed, and that of the leader that has confirmed the others.
+    pub(crate) fn epochs_in_doubt(&self) -> Vec<i32> {
+        let mut epochs: Vec<i32> = self.unconfirmed.iter().map(|each| each.epoch).collect();
+        if self.confirmed_by >= 0 && !epochs.contains(&self.confirmed_by) {
+            epochs.push(self.confirmed_by);
+        }
+        epochs
+    }
+
+    /// A leader has told the ends of these epochs. Gives the moment for which that, and the answers that have come since,
+    /// vouch.
+    fn confirm(&mut self, leader_epoch: i32, is_told: impl Fn(i32) -> bool, asked_at: Instant) -> Instant {
+        self.confirmed_by = leader_epoch;
+        self.unconfirmed.retain(|each| !is_told(each.epoch));
+        let others = self.unconfirmed.iter().map(|each| each.asked_at);
+        others.fold(asked_at, Instant::min)
     }
 
     /// Takes over what a revalidation found. Gives the offset from which on the log was truncated, if it was.
-    pub(crate) fn validate(&mut self, evidence: &Evidence, asked_at: Instant) -> Option<i64> {
-        self.validated_at = self.validated_at.max(Some(asked_at));
+    pub(crate) fn validate(
+        &mut self,
+        evidence: &Evidence,
+        newest_cached_epoch: i32,
+        asked_at: Instant,
+    ) -> Option<i64> {
+        let is_told = |epoch| epoch == newest_cached_epoch || evidence.end_of_older(epoch).is_some();
+        let vouched_at = self.confirm(evidence.leader_epoch, is_told, asked_at);
+        self.validated_at = self.validated_at.max(Some(vouched_at));
         if evidence.leader_epoch != self.leader_epoch {
             self.leader_epoch = evidence.leader_epoch;
             self.epoch_since = asked_at;
@@ -133,7 +190,7 @@ impl PartitionState {
 }
 
 /// What a broker answers when it is asked whether the cached part of a partition still stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
     /// The leader epoch, from Metadata.
     pub leader_epoch: i32,
@@ -145,9 +202,20 @@ pub struct Evidence {
     pub is_compacted: bool,
     /// The answer to OffsetForLeaderEpoch, asked for the newest epoch that is cached.
     pub epoch_end: EpochEnd,
-    /// The same for [`Doubtful::known_epoch`](crate::cache::Doubtful::known_epoch), to be asked if that is another than the
-    /// newest cached epoch, and older than the leader epoch.
-    pub known_epoch_end: Option<EpochEnd>,
+    /// The same for each of [`Doubtful::older_epochs`](crate::cache::Doubtful::older_epochs) that is below the leader
+    /// epoch: the epoch that was asked for, and the answer.
+    pub older_epoch_ends: Vec<(i32, EpochEnd)>,
+}
+
+impl Evidence {
+    /// The answer for one of the older epochs.
+    pub(crate) fn end_of_older(&self, epoch: i32) -> Option<EpochEnd> {
+        let answers = self.older_epoch_ends.iter();
+        answers
+            .filter(|(asked, _)| *asked == epoch)
+            .map(|(_, end)| *end)
+            .next()
+    }
 }
 
 /// The last epoch at or below the one asked for that the leader's log holds, and the offset at which it ends.

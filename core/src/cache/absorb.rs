@@ -8,12 +8,12 @@ use hashbrown::HashMap;
 
 use super::Cache;
 use crate::engine::{Inserted, NewBatch};
-use crate::freshness::PartitionState;
+use crate::freshness::{PartitionState, UNCONFIRMED_EPOCHS_LIMIT};
 use crate::identity::PartitionKey;
 use crate::index::{HitMark, IndexedBatch, KnownAt};
 use crate::offset::OffsetSpan;
 use crate::storage::SegmentReader;
-use crate::time::Instant;
+use crate::time::{Instant, MaxStaleness};
 use crate::transactions::{AbortedInBatch, touching, with_markers};
 use crate::wire::{
     BatchEntry, Batches, Crc32c, FetchPartition, FetchRequest, FetchResponse, PartitionData, RecordBatch,
@@ -297,10 +297,7 @@ impl<R: SegmentReader> Cache<R> {
         known_at: Instant,
     ) -> Inserted {
         let (data, leader_epoch) = (&harvest.data, harvest.leader_epoch);
-        if self.engine.partitions.get(&key).is_some_and(|partition| {
-            let state = &partition.state;
-            state.is_cut_off(batch.leader_epoch, batch.span.last())
-        }) {
+        if !self.is_fit(key, batch, known_at) {
             self.counters.rejected.add(1);
             return Inserted::Kept;
         }
@@ -321,6 +318,7 @@ impl<R: SegmentReader> Cache<R> {
         let state = || {
             let mut state = PartitionState::new(known_at, leader_epoch.max(batch.leader_epoch));
             state.learn(data, known_at);
+            state.note_epoch(batch.leader_epoch, known_at, UNCONFIRMED_EPOCHS_LIMIT);
             state
         };
         let inserted = self.engine.insert(&new, state);
@@ -330,6 +328,24 @@ impl<R: SegmentReader> Cache<R> {
             Inserted::NeedsRoom => {}
         }
         inserted
+    }
+
+    /// Whether no election is known to have cut a batch off, and it can be found out whether one has (H7).
+    fn is_fit(&mut self, key: PartitionKey, batch: &Gathered, known_at: Instant) -> bool {
+        let is_never_asked = self.settings.max_staleness == MaxStaleness::Forever;
+        let Some(partition) = self.engine.partitions.get_mut(&key) else {
+            return true;
+        };
+        let state = &mut partition.state;
+        if state.is_cut_off(batch.leader_epoch, batch.span.last()) {
+            return false;
+        }
+        let can_be_asked = state.note_epoch(batch.leader_epoch, known_at, UNCONFIRMED_EPOCHS_LIMIT);
+        if !can_be_asked && !is_never_asked {
+            // With a validation there is room for more.
+            self.doubt(key);
+        }
+        can_be_asked || is_never_asked
     }
 
     /// If the same batch is cached already and the new answer knows no more, nothing has to be kept. Otherwise

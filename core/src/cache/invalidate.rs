@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use super::{Cache, Doubtful};
 use crate::engine::Partition;
-use crate::freshness::Evidence;
+use crate::freshness::{EpochEnd, Evidence};
 use crate::identity::PartitionKey;
 use crate::offset::OffsetSpan;
 use crate::storage::SegmentReader;
@@ -12,31 +12,32 @@ use crate::time::Instant;
 use crate::wire::{FetchRequest, TopicId, TopicRef};
 
 impl Partition {
-    /// The epoch whose end is to be asked for beside that of the newest cached one: that of the leader that was known, or
-    /// the newest but one among the cached batches, which a deposed leader may have given. −1 for none.
-    pub(super) fn known_epoch(&self) -> i32 {
-        let known = self.state.leader_epoch;
-        if known >= 0 && known != self.index.newest_epoch() {
-            return known;
-        }
-        let older = self.index.newest_epoch_but_one();
-        if self.state.knows_end_of(older) { -1 } else { older }
+    /// The epochs whose ends are to be asked for beside that of the newest cached one: of what no leader has confirmed, of
+    /// the leader that has confirmed the rest, and of the one that told of transactions.
+    pub(super) fn older_epochs(&self) -> Vec<i32> {
+        let mut epochs = self.state.epochs_in_doubt();
+        epochs.push(self.state.leader_epoch);
+        let newest = self.index.newest_epoch();
+        epochs.retain(|epoch| *epoch >= 0 && *epoch != newest);
+        epochs.sort_unstable();
+        epochs.dedup();
+        epochs
     }
 
-    /// Where cached batches begin that an election has cut off: of the known epoch or older, and beyond its end.
-    fn cut_off_at(&mut self, doubtful: &Doubtful, evidence: &Evidence) -> Option<i64> {
-        let ends = [
-            (doubtful.newest_cached_epoch, Some(evidence.epoch_end)),
-            (doubtful.known_epoch, evidence.known_epoch_end),
-        ];
-        for (epoch, end) in ends {
-            if let Some(end) = end {
-                self.state.learn_epoch_end(epoch, end);
-            }
-        }
-        let end_offset = evidence.known_epoch_end?.end_offset.max(0);
-        let (behind, _) = self.index.first_overlap(OffsetSpan::new(end_offset, i64::MAX)?)?;
-        (behind.leader_epoch <= doubtful.known_epoch).then_some(end_offset)
+    /// Where cached batches begin that lie outside of the log of the leader that says where an epoch ends there: beyond
+    /// its end, or of an epoch of which that log holds nothing.
+    fn diverges_at(&self, asked_epoch: i32, end: EpochEnd) -> Option<i64> {
+        let end_offset = end.end_offset.max(0);
+        let beyond = OffsetSpan::new(end_offset, i64::MAX)
+            .and_then(|span| self.index.first_overlap(span))
+            .filter(|(batch, _)| batch.leader_epoch <= asked_epoch)
+            .map(|_| end_offset);
+        let of_none = self
+            .index
+            .first_of_newer_epoch(end.epoch)
+            .filter(|(_, epoch)| *epoch <= asked_epoch)
+            .map(|(offset, _)| offset);
+        beyond.into_iter().chain(of_none).min()
     }
 }
 
@@ -64,7 +65,7 @@ impl<R: SegmentReader> Cache<R> {
                     TopicRef::Id(_) => None,
                 },
                 newest_cached_epoch: partition.index.newest_epoch(),
-                known_epoch: partition.known_epoch(),
+                older_epochs: partition.older_epochs(),
                 blocks_hits: validated_at.is_none_or(|at| !max_staleness.allows(at, now)),
             });
         }
@@ -82,22 +83,35 @@ impl<R: SegmentReader> Cache<R> {
             // The answer says nothing of batches of a newer epoch that have come since; the next one will.
             return;
         }
+        let is_below = |epoch: i32| evidence.leader_epoch < 0 || epoch < evidence.leader_epoch;
+        let unanswered = |epoch: &&i32| is_below(**epoch) && evidence.end_of_older(**epoch).is_none();
+        if doubtful.older_epochs.iter().any(|epoch| unanswered(&epoch)) {
+            return;
+        }
         // An answer that was given meanwhile may be of another leader than the one that was known when this was asked.
-        let lost_markers = partition.known_epoch() != doubtful.known_epoch
+        let known_epoch = partition.state.leader_epoch;
+        let was_asked = known_epoch == doubtful.newest_cached_epoch
+            || known_epoch == evidence.leader_epoch
+            || doubtful.older_epochs.contains(&known_epoch);
+        let lost_markers = !was_asked
             || partition
                 .state
                 .lost_markers(evidence, doubtful.newest_cached_epoch);
-        let truncated_at = partition.state.validate(evidence, asked_at);
-        let cut_off_at = partition.cut_off_at(doubtful, evidence);
-        // An end of −1 says that the log holds no such epoch: nothing cached can stand.
-        let end_offset = evidence.epoch_end.end_offset.max(0);
-        let newer = partition.index.first_of_newer_epoch(evidence.epoch_end.epoch);
-        let diverges_at = Some(newer.unwrap_or(i64::MAX).min(end_offset));
+        let truncated_at = partition
+            .state
+            .validate(evidence, doubtful.newest_cached_epoch, asked_at);
+        let newest = (doubtful.newest_cached_epoch, evidence.epoch_end);
+        let mut cut_off_at = truncated_at;
+        for (epoch, end) in evidence.older_epoch_ends.iter().copied().chain([newest]) {
+            partition.state.learn_epoch_end(epoch, end);
+            let diverges_at = partition.diverges_at(epoch, end);
+            cut_off_at = cut_off_at.into_iter().chain(diverges_at).min();
+        }
         let log_start_offset = partition.state.log_start_offset;
         if lost_markers || truncated_at.is_some() {
             self.engine.forget_aborted(key);
         }
-        for offset in [truncated_at, diverges_at, cut_off_at].into_iter().flatten() {
+        if let Some(offset) = cut_off_at {
             self.drop_from(key, offset);
         }
         self.drop_below(key, log_start_offset);

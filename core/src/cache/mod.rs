@@ -106,9 +106,9 @@ pub struct Doubtful {
     pub topic_name: Option<WireStr>,
     /// The newest leader epoch among the cached batches: what to ask OffsetForLeaderEpoch for.
     pub newest_cached_epoch: i32,
-    /// Another epoch to ask OffsetForLeaderEpoch for, if it is below that of the leader; −1 for none. The one of the
-    /// leader that was known, or the newest but one among the cached batches.
-    pub known_epoch: i32,
+    /// Other epochs to ask OffsetForLeaderEpoch for, as far as they are below that of the leader: of batches that no
+    /// leader has confirmed yet, and of the leaders that are known.
+    pub older_epochs: Vec<i32>,
     /// Whether hits have to wait for the answer; otherwise it may come in the background.
     pub blocks_hits: bool,
 }

@@ -53,59 +53,47 @@ impl core::error::Error for RestoreError {
     }
 }
 
-/// The two newest leader epochs of a partition's batches, and when each first showed.
-#[derive(Clone, Copy, Debug)]
-struct NewestEpochs {
-    newest: Shown,
-    before: Shown,
+/// Epochs of a partition that are taken over at most; the first validation asks for each. Batches of older ones are left.
+const EPOCHS_LIMIT: usize = 256;
+
+/// The leader epochs of a partition's batches, and when the newest first showed.
+#[derive(Debug, Default)]
+struct FoundEpochs {
+    /// In descending order.
+    epochs: Vec<i32>,
+    newest_first_sequence: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Shown {
-    epoch: i32,
-    first_sequence: u64,
-}
-
-impl Default for NewestEpochs {
-    fn default() -> Self {
-        let never = Shown {
-            epoch: i32::MIN,
-            first_sequence: u64::MAX,
-        };
-        Self {
-            newest: never,
-            before: never,
-        }
-    }
-}
-
-impl NewestEpochs {
+impl FoundEpochs {
     fn note(&mut self, entry: &DirectoryEntry) {
-        let shown = Shown {
-            epoch: entry.leader_epoch,
-            first_sequence: entry.sequence,
-        };
-        if shown.epoch > self.newest.epoch {
-            self.before = core::mem::replace(&mut self.newest, shown);
-        } else if shown.epoch == self.newest.epoch {
-            self.newest.first_sequence = self.newest.first_sequence.min(shown.first_sequence);
-        } else if shown.epoch > self.before.epoch {
-            self.before = shown;
-        } else if shown.epoch == self.before.epoch {
-            self.before.first_sequence = self.before.first_sequence.min(shown.first_sequence);
+        match self.epochs.first() {
+            Some(newest) if *newest == entry.leader_epoch => {
+                self.newest_first_sequence = self.newest_first_sequence.min(entry.sequence);
+            }
+            Some(newest) if *newest > entry.leader_epoch => {}
+            _ => self.newest_first_sequence = entry.sequence,
+        }
+        let place = self
+            .epochs
+            .binary_search_by(|epoch| entry.leader_epoch.cmp(epoch));
+        if let Err(place) = place
+            && place < EPOCHS_LIMIT
+        {
+            self.epochs.insert(place, entry.leader_epoch);
+            self.epochs.truncate(EPOCHS_LIMIT);
         }
     }
 
-    /// Whether the validation to come tells if a batch still stands. It asks where the two newest epochs have ended; an
-    /// older batch is known to be of their branch if it came after them.
+    /// Whether the validation to come tells if a batch still stands.
     fn can_be_validated(&self, entry: &DirectoryEntry) -> bool {
-        let since = self.newest.first_sequence.min(self.before.first_sequence);
-        entry.leader_epoch >= self.before.epoch || entry.sequence >= since
+        self.epochs
+            .last()
+            .is_some_and(|oldest| entry.leader_epoch >= *oldest)
     }
 
     /// Whether an entry was written after the newest epoch showed.
     fn is_of_newest(&self, entry: &DirectoryEntry) -> bool {
-        entry.sequence >= self.newest.first_sequence
+        entry.sequence >= self.newest_first_sequence
     }
 }
 
@@ -151,15 +139,15 @@ impl<R: SegmentReader> Cache<R> {
     /// Puts the entries of all segments into the index in the order in which they were written, so that of two that
     /// overlap the newer one stays.
     ///
-    /// What was dropped is in the segments still, so that a batch which an election has cut off comes back with them (H7).
-    /// Where it is of an old epoch no question would find it out, so it is left out.
+    /// What was dropped is in the segments still, so that a batch which an election has cut off comes back with them (H7)
+    /// until the validation finds it out.
     ///
     /// What was stored of aborted transactions before the newest leader epoch showed may be out of date (H2): an election
     /// in between may have cut the log in front of their markers, and what was forgotten then is in the segments still.
     fn take_over(&mut self, found: Vec<Found<R>>) {
-        let mut newest_epochs: HashMap<PartitionKey, NewestEpochs, FixedState> = HashMap::default();
+        let mut found_epochs: HashMap<PartitionKey, FoundEpochs, FixedState> = HashMap::default();
         for entry in found.iter().flat_map(|segment| &segment.entries) {
-            newest_epochs.entry(entry.key).or_default().note(entry);
+            found_epochs.entry(entry.key).or_default().note(entry);
         }
         let mut order = Vec::new();
         let mut entries = Vec::with_capacity(found.len());
@@ -179,9 +167,11 @@ impl<R: SegmentReader> Cache<R> {
             if let Some((slot, entries)) = entries.get(segment)
                 && let Some(entry) = entries.get(at)
             {
-                let newest = newest_epochs.get(&entry.key).copied().unwrap_or_default();
-                if newest.can_be_validated(entry) {
-                    self.engine.adopt_entry(*slot, entry, newest.is_of_newest(entry));
+                let Some(epochs) = found_epochs.get(&entry.key) else {
+                    continue;
+                };
+                if epochs.can_be_validated(entry) {
+                    self.engine.adopt_entry(*slot, entry, epochs.is_of_newest(entry));
                 }
             }
         }

@@ -9,6 +9,7 @@ use crate::freshness::PartitionState;
 use crate::index::{IndexedBatch, KnownAt, Location, PartitionIndex};
 use crate::segment::DirectoryEntry;
 use crate::storage::{SegmentId, SegmentReader};
+use crate::time::Instant;
 use crate::transactions::AbortedInBatch;
 
 impl<R: SegmentReader> Engine<R> {
@@ -75,6 +76,9 @@ impl<R: SegmentReader> Engine<R> {
             state: PartitionState::unvalidated(),
         });
         partition.state.leader_epoch = partition.state.leader_epoch.max(entry.leader_epoch);
+        partition
+            .state
+            .note_epoch(entry.leader_epoch, Instant::default(), usize::MAX);
         // The segment does not tell timestamps, so no search by time may skip the batch.
         if partition.index.insert(&batch, i64::MAX, list) {
             self.ledger.batch_in(location.aborted);

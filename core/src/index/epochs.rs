@@ -1,13 +1,28 @@
 //! Leader epochs along the index: in a log they never fall from one batch to the next (H7).
 
-use super::entry::Entry;
 use super::{PartitionIndex, Place};
 use crate::offset::OffsetSpan;
 
 impl PartitionIndex {
-    /// The first offset that is covered by a batch of a newer epoch than `epoch`.
-    pub(crate) fn first_of_newer_epoch(&self, epoch: i32) -> Option<i64> {
-        self.newer_than(epoch, self.last_place())
+    /// The first offset that is covered by a batch of a newer epoch than `epoch`, and the epoch of that batch.
+    pub(crate) fn first_of_newer_epoch(&self, epoch: i32) -> Option<(i64, i32)> {
+        // Epochs never fall, so it lies in the last chunk that begins with an older one, or begins the next.
+        let begun_newer = self.chunks.partition_point(|chunk| {
+            let first = chunk.entry(0);
+            first.is_some_and(|first| first.leader_epoch() <= epoch)
+        });
+        let from = begun_newer.saturating_sub(1);
+        let chunks = self.chunks.iter().skip(from).take(2);
+        chunks
+            .flat_map(|chunk| {
+                chunk
+                    .entries()
+                    .iter()
+                    .enumerate()
+                    .map(move |(at, entry)| (chunk, at, entry))
+            })
+            .find(|(_, _, entry)| entry.leader_epoch() > epoch)
+            .and_then(|(chunk, at, entry)| Some((chunk.covers(at)?.base(), entry.leader_epoch())))
     }
 
     /// The first offset of the batches of newer epochs than `epoch` that end at `place`.
@@ -28,21 +43,6 @@ impl PartitionIndex {
     pub(crate) fn newest_epoch(&self) -> i32 {
         let newest = self.last_place().and_then(|place| self.batch(place));
         newest.map_or(-1, |batch| batch.leader_epoch)
-    }
-
-    /// The newest epoch but one among the cached batches; −1 if all are of one.
-    pub(crate) fn newest_epoch_but_one(&self) -> i32 {
-        let newest = self.newest_epoch();
-        let is_older = |entry: &Entry| entry.leader_epoch() < newest;
-        // Epochs never fall, so the last chunk that begins with an older one holds the last batch of an older one.
-        let begun_older = self
-            .chunks
-            .partition_point(|chunk| chunk.entry(0).is_some_and(is_older));
-        let last = begun_older.checked_sub(1).and_then(|at| self.chunks.get(at));
-        let mut entries = last.into_iter().flat_map(|chunk| chunk.entries().iter().rev());
-        entries
-            .find(|entry| is_older(entry))
-            .map_or(-1, Entry::leader_epoch)
     }
 
     /// The offset from which on cached batches contradict that `span` is of `leader_epoch`, because along a log

@@ -270,8 +270,8 @@ fn epochs_that_fall_along_the_log_are_contradictions() {
     assert_eq!(index.contradicts_epoch(span(10, 19), 2), None);
     assert_eq!(index.contradicts_epoch(span(10, 19), 4), Some(20));
     assert_eq!(index.contradicts_epoch(span(10, 19), 0), Some(0));
-    assert_eq!(index.first_of_newer_epoch(1), Some(20));
-    assert_eq!(index.first_of_newer_epoch(0), Some(0));
+    assert_eq!(index.first_of_newer_epoch(1), Some((20, 3)));
+    assert_eq!(index.first_of_newer_epoch(0), Some((0, 1)));
     assert_eq!(index.first_of_newer_epoch(3), None);
     assert_eq!(index.covered(), vec![span(0, 39)]);
 }

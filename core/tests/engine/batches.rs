@@ -153,7 +153,7 @@ pub(crate) fn unchanged(high_watermark: i64, is_compacted: bool) -> Evidence {
             epoch: 0,
             end_offset: high_watermark,
         },
-        known_epoch_end: None,
+        older_epoch_ends: Vec::new(),
     }
 }
 

@@ -68,15 +68,14 @@ impl Log {
     }
 
     fn evidence(&self, doubtful: &Doubtful) -> Evidence {
-        let known = doubtful.known_epoch;
-        let is_asked = known >= 0 && known != doubtful.newest_cached_epoch && known < self.epoch;
+        let older = doubtful.older_epochs.iter().filter(|epoch| **epoch < self.epoch);
         Evidence {
             leader_epoch: self.epoch,
             log_start_offset: 0,
             high_watermark: self.end(),
             is_compacted: doubtful.key.partition == COMPACTED,
             epoch_end: self.epoch_end(doubtful.newest_cached_epoch),
-            known_epoch_end: is_asked.then(|| self.epoch_end(known)),
+            older_epoch_ends: older.map(|epoch| (*epoch, self.epoch_end(*epoch))).collect(),
         }
     }
 

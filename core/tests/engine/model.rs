@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use kachet_core::cache::Evidence;
+use kachet_core::cache::{EpochEnd, Evidence};
 use kachet_core::offset::OffsetSpan;
 use kachet_core::time::Instant;
 use kachet_core::wire::PartitionData;
@@ -61,7 +61,12 @@ impl State {
     /// Whether an election was told of after which markers may be gone that were known.
     fn lost_markers(&self, evidence: &Evidence) -> bool {
         let is_same_leader = (0..=self.leader_epoch).contains(&evidence.leader_epoch);
-        let is_longer = (0..=evidence.epoch_end.end_offset).contains(&self.high_watermark);
+        let of_known = evidence
+            .older_epoch_ends
+            .iter()
+            .find(|(asked, _)| *asked == self.leader_epoch);
+        let end = of_known.map_or(evidence.epoch_end, |(_, end)| *end);
+        let is_longer = (0..=end.end_offset).contains(&self.high_watermark);
         !(is_same_leader || self.leader_epoch >= 0 && is_longer)
     }
 
@@ -283,6 +288,9 @@ impl Partition {
             state.leader_epoch = evidence.leader_epoch;
             state.epoch_since = at;
         }
+        for (epoch, end) in &evidence.older_epoch_ends {
+            state.epoch_ended(*epoch, end.end_offset, is_strict);
+        }
         state.epoch_ended(newest, evidence.epoch_end.end_offset, is_strict);
         state.is_compacted = evidence.is_compacted;
         state.log_start_offset = state.log_start_offset.max(evidence.log_start_offset);
@@ -298,8 +306,32 @@ impl Partition {
         if let Some(newer) = newer {
             self.drop_from(newer);
         }
+        for (asked, end) in &evidence.older_epoch_ends {
+            self.drop_diverging(*asked, *end, is_strict);
+        }
         self.drop_below(log_start_offset);
         self.forget_if_empty();
+    }
+
+    /// Drops what lies outside of the leader's log: of an epoch up to the asked one and beyond its end, or of one of which
+    /// there is nothing. Everything behind goes as well, if it is known that the cache holds the batch itself.
+    fn drop_diverging(&mut self, asked: i32, end: EpochEnd, is_strict: bool) {
+        let beyond = |fact: &Fact| fact.last >= end.end_offset;
+        let diverges = |fact: &Fact| fact.epoch <= asked && (beyond(fact) || fact.epoch > end.epoch);
+        if !is_strict {
+            return self.facts.retain(|_, fact| !diverges(fact));
+        }
+        let diverging = self.facts.values().filter(|fact| diverges(fact));
+        let from = |fact: &Fact| {
+            if beyond(fact) {
+                end.end_offset.max(fact.covers_base).min(fact.last)
+            } else {
+                fact.covers_base
+            }
+        };
+        if let Some(from) = diverging.map(from).min() {
+            self.drop_from(from);
+        }
     }
 
     pub(crate) fn drop_from(&mut self, offset: i64) {

@@ -448,6 +448,13 @@ impl<S: Storage> Run<S> {
                 i64::MAX
             }
         };
+        let doubtful = self.driver.cache.doubtful(&request(partition, 0), at(u64::MAX));
+        let older_epochs = doubtful.iter().flat_map(|each| &each.older_epochs);
+        // The logs of some leaders hold nothing of the epoch.
+        let end_of = |asked: i32| EpochEnd {
+            epoch: asked - i32::from(end_at % 2 == 1),
+            end_offset: offset(end_at),
+        };
         let evidence = Evidence {
             leader_epoch: epoch,
             log_start_offset: offset(log_start_at) - 3,
@@ -457,9 +464,11 @@ impl<S: Storage> Run<S> {
                 epoch: epoch - 1,
                 end_offset: offset(end_at),
             },
-            known_epoch_end: None,
+            older_epoch_ends: older_epochs
+                .filter(|older| **older < epoch)
+                .map(|older| (*older, end_of(*older)))
+                .collect(),
         };
-        let doubtful = self.driver.cache.doubtful(&request(partition, 0), at(u64::MAX));
         if let [doubtful] = doubtful.as_slice() {
             self.driver.cache.validate(doubtful, &evidence, self.now);
         }

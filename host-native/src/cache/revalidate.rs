@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use kachet_core::cache::{Doubtful, EpochEnd, Evidence};
 use kachet_core::identity::PartitionKey;
 use kachet_core::storage::Storage;
@@ -21,14 +22,17 @@ use super::single_flight::runtime::spawn;
 use super::single_flight::{Open, Table, Turn};
 use super::{Inner, patience};
 use crate::cluster::{
-    EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, PartitionEpoch, TopicMetadata, Topology, code, compacted_topics,
-    epoch_ends, list_offsets,
+    EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, PartitionEpoch, PartitionName, TopicMetadata, Topology, code,
+    compacted_topics, epoch_ends, list_offsets,
 };
 use crate::transport::{BrokerAddress, Transport, TransportError};
 
 const READ_UNCOMMITTED: i8 = 0;
 /// How long a topic's clean-up policy is taken to stay what it was.
 const POLICY_LIFETIME: Duration = Duration::from_secs(30);
+
+/// So many requests for the ends of older epochs are under way to one leader at once.
+const EPOCH_REQUESTS_AT_ONCE: usize = 8;
 
 /// How long a background validation waits before the next may begin after it failed.
 const BACKGROUND_PAUSE: Duration = Duration::from_millis(100);
@@ -74,7 +78,7 @@ struct Question {
 }
 
 impl Question {
-    fn partition(&self) -> (WireStr, i32) {
+    fn partition(&self) -> PartitionName {
         (self.topic_name.clone(), self.doubtful.key.partition)
     }
 
@@ -86,13 +90,13 @@ impl Question {
         }
     }
 
-    /// The epoch of the leader before, if another one has been elected since.
-    fn known_epoch(&self) -> Option<PartitionEpoch> {
-        let known = self.doubtful.known_epoch;
-        let is_asked = known >= 0 && known != self.doubtful.newest_cached_epoch && known < self.leader_epoch;
-        is_asked.then(|| PartitionEpoch {
+    /// The older epochs that are to be asked for: those that may have ended elsewhere in this leader's log.
+    fn older_epochs(&self) -> impl Iterator<Item = PartitionEpoch> {
+        let older = self.doubtful.older_epochs.iter().copied();
+        let older = older.filter(|epoch| self.leader_epoch < 0 || *epoch < self.leader_epoch);
+        older.map(|epoch| PartitionEpoch {
             partition: self.partition(),
-            epoch: known,
+            epoch,
         })
     }
 }
@@ -326,8 +330,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         let are_told: Vec<bool> = questions.iter().map(is_told).collect();
         let partitions: Vec<_> = questions.iter().map(Question::partition).collect();
         let cached: Vec<_> = questions.iter().map(Question::cached_epoch).collect();
-        let known: Vec<_> = questions.iter().filter_map(Question::known_epoch).collect();
-        let (earliest, latest, ends, known_ends) = tokio::try_join!(
+        let (earliest, latest, ends, older_ends) = tokio::try_join!(
             list_offsets(
                 &self.transport,
                 leader,
@@ -343,7 +346,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
                 READ_UNCOMMITTED
             ),
             epoch_ends(&self.transport, leader, &cached),
-            self.known_epoch_ends(leader, &known),
+            self.older_epoch_ends(leader, questions),
         )?;
         let confirmed_at = self.now();
         let topology = self.described(leader, &names).await?;
@@ -369,25 +372,45 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
                 high_watermark: latest.offset,
                 is_compacted: compacted.get(&topic_id).copied().unwrap_or(true),
                 epoch_end: *epoch_end,
-                known_epoch_end: known_ends
-                    .get(&partition)
-                    .and_then(|end| end.as_ref().ok().copied()),
+                older_epoch_ends: older_ends.get(&partition).cloned().unwrap_or_default(),
             };
             self.write().validate(&question.doubtful, &evidence, asked_at);
         }
         Ok(())
     }
 
-    /// After an election: how far the leader's log agrees with that of the leader before.
-    async fn known_epoch_ends(
+    /// Where the older epochs of each partition have ended. A request can ask for one epoch of a partition, since answers
+    /// do not name it; so there are as many requests as there are such epochs, mostly one or none.
+    async fn older_epoch_ends(
         &self,
         leader: &BrokerAddress,
-        epochs: &[PartitionEpoch],
-    ) -> Result<BTreeMap<(WireStr, i32), Result<EpochEnd, i16>>, TransportError> {
-        if epochs.is_empty() {
-            return Ok(BTreeMap::new());
+        questions: &[Question],
+    ) -> Result<BTreeMap<PartitionName, Vec<(i32, EpochEnd)>>, TransportError> {
+        let mut rounds: Vec<Vec<PartitionEpoch>> = Vec::new();
+        for question in questions {
+            for (round, epoch) in question.older_epochs().enumerate() {
+                if round == rounds.len() {
+                    rounds.push(Vec::new());
+                }
+                if let Some(round) = rounds.get_mut(round) {
+                    round.push(epoch);
+                }
+            }
         }
-        epoch_ends(&self.transport, leader, epochs).await
+        let asked = rounds.into_iter().map(async |epochs| {
+            let ends = epoch_ends(&self.transport, leader, &epochs).await?;
+            Ok((epochs, ends))
+        });
+        let mut answers = stream::iter(asked).buffered(EPOCH_REQUESTS_AT_ONCE);
+        let mut older_ends: BTreeMap<PartitionName, Vec<(i32, EpochEnd)>> = BTreeMap::new();
+        while let Some((epochs, ends)) = answers.try_next().await? {
+            for PartitionEpoch { partition, epoch } in epochs {
+                if let Some(Ok(end)) = ends.get(&partition) {
+                    older_ends.entry(partition).or_default().push((epoch, *end));
+                }
+            }
+        }
+        Ok(older_ends)
     }
 }
 

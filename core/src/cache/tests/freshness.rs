@@ -1,6 +1,7 @@
 //! What a broker no longer serves stops being served (H4–H10).
 
 use super::*;
+use crate::freshness::UNCONFIRMED_EPOCHS_LIMIT;
 
 const BOUND: Duration = Duration::from_millis(1_000);
 
@@ -31,13 +32,27 @@ fn evidence(log_start_offset: i64, high_watermark: i64) -> Evidence {
         high_watermark,
         is_compacted: false,
         epoch_end,
-        known_epoch_end: None,
+        older_epoch_ends: Vec::new(),
     }
 }
 
 fn validate(cache: &mut MemoryCache, evidence: &Evidence, asked_at: Instant) {
-    let doubtful = cache.doubtful(&request(0), Instant::from_start(Duration::MAX));
-    cache.validate(&doubtful[0], evidence, asked_at);
+    let doubtful = &cache.doubtful(&request(0), Instant::from_start(Duration::MAX))[0];
+    // Unless a test says otherwise, older epochs reach as far as that which it is about.
+    let told = |epoch: i32| evidence.older_epoch_ends.iter().any(|(asked, _)| *asked == epoch);
+    let untold = doubtful.older_epochs.iter().filter(|epoch| !told(**epoch));
+    let ends = untold.map(|epoch| {
+        let end = EpochEnd {
+            epoch: *epoch,
+            ..evidence.epoch_end
+        };
+        (*epoch, end)
+    });
+    let evidence = Evidence {
+        older_epoch_ends: ends.chain(evidence.older_epoch_ends.clone()).collect(),
+        ..evidence.clone()
+    };
+    cache.validate(doubtful, &evidence, asked_at);
 }
 
 #[test]
@@ -232,7 +247,7 @@ fn validation_finds_a_truncation_by_the_end_of_the_epoch() {
         high_watermark: 100,
         is_compacted: false,
         epoch_end: EpochEnd { epoch, end_offset },
-        known_epoch_end: None,
+        older_epoch_ends: Vec::new(),
     };
     // The log of the new leader, and how far the cache is still right.
     for (answer, right_up_to) in [
@@ -254,6 +269,96 @@ fn validation_finds_a_truncation_by_the_end_of_the_epoch() {
         assert_eq!(hits, right, "{answer:?}");
         check_accounting(&cache);
     }
+}
+
+#[test]
+fn every_epoch_that_has_come_since_the_last_validation_is_asked_for() {
+    let of_epoch = |epoch, base| {
+        make(Shape {
+            epoch,
+            ..shape(base, 10)
+        })
+    };
+    let mut cache = bounded();
+    let told = [of_epoch(1, 0), of_epoch(2, 10), of_epoch(4, 20), of_epoch(6, 30)];
+    fill(&mut cache, 0, 100, &told);
+    let older_epochs = |cache: &MemoryCache| {
+        let doubtful = cache.doubtful(&request(0), Instant::from_start(Duration::MAX));
+        doubtful[0].older_epochs.clone()
+    };
+    assert_eq!(older_epochs(&cache), [1, 2, 4]);
+    let answer = |ends: [(i32, i32, i64); 3]| Evidence {
+        leader_epoch: 8,
+        epoch_end: EpochEnd {
+            epoch: 6,
+            end_offset: 100,
+        },
+        older_epoch_ends: ends
+            .into_iter()
+            .map(|(asked, epoch, end_offset)| (asked, EpochEnd { epoch, end_offset }))
+            .collect(),
+        ..evidence(0, 100)
+    };
+    let mut all_stand = cache;
+    validate(
+        &mut all_stand,
+        &answer([(1, 1, 10), (2, 2, 20), (4, 4, 30)]),
+        at(1),
+    );
+    assert!(
+        [0, 10, 20, 30]
+            .iter()
+            .all(|offset| is_hit(&all_stand, *offset, at(1)))
+    );
+    assert_eq!(
+        older_epochs(&all_stand),
+        [8],
+        "all but the leader's own stand by it"
+    );
+    // A leader that was deposed before the last election may have told of epoch 2, and its log was cut.
+    for ends in [
+        [(1, 1, 10), (2, 1, 10), (4, 4, 30)],
+        [(1, 1, 10), (2, 2, 12), (4, 4, 30)],
+    ] {
+        let mut cache = bounded();
+        fill(&mut cache, 0, 100, &told);
+        validate(&mut cache, &answer(ends), at(1));
+        assert!(is_hit(&cache, 0, at(1)));
+        assert!(!is_hit(&cache, 10, at(1)), "{ends:?}");
+        check_accounting(&cache);
+    }
+}
+
+#[test]
+fn what_is_of_one_epoch_too_many_is_kept_after_the_next_validation() {
+    let mut cache = bounded();
+    let limit = i64::try_from(UNCONFIRMED_EPOCHS_LIMIT).unwrap();
+    let of_epoch = |epoch: i64| {
+        make(Shape {
+            epoch: i32::try_from(epoch).unwrap(),
+            ..shape(10 * epoch, 10)
+        })
+    };
+    let told: Vec<Bytes> = (0..=limit).map(of_epoch).collect();
+    fill(&mut cache, 0, 1_000, &told);
+    assert_eq!(cache.statistics().rejected, 1);
+    assert!(
+        !is_hit(&cache, 0, at(0)),
+        "a validation makes room for more epochs"
+    );
+    let stands = Evidence {
+        leader_epoch: 99,
+        ..evidence(0, 1_000)
+    };
+    let epoch_end = EpochEnd {
+        epoch: 98,
+        end_offset: 1_000,
+    };
+    validate(&mut cache, &Evidence { epoch_end, ..stands }, at(1));
+    assert!(is_hit(&cache, 0, at(1)));
+    fill(&mut cache, 10 * limit, 1_000, &told[told.len() - 1..]);
+    assert!(is_hit(&cache, 10 * limit, at(1)));
+    check_accounting(&cache);
 }
 
 #[test]

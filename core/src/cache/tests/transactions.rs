@@ -101,18 +101,19 @@ fn elected(leader_epoch: i32, end_offset: i64, known_epoch_end: Option<i64>) -> 
         high_watermark: 1_000,
         is_compacted: false,
         epoch_end: end(end_offset),
-        known_epoch_end: known_epoch_end.map(end),
+        older_epoch_ends: known_epoch_end
+            .map(|at| (leader_epoch - 1, end(at)))
+            .into_iter()
+            .collect(),
     }
 }
 
 fn validate(cache: &mut MemoryCache, evidence: &Evidence, asked_at: Instant) {
-    let key = KEY;
-    let known_epoch = cache.engine.partitions[&key].known_epoch();
     let doubtful = Doubtful {
-        key,
+        key: KEY,
         topic_name: None,
         newest_cached_epoch: 0,
-        known_epoch,
+        older_epochs: cache.engine.partitions[&KEY].older_epochs(),
         blocks_hits: true,
     };
     cache.validate(&doubtful, evidence, asked_at);
