@@ -17,6 +17,12 @@ pub struct Aborted {
     pub marker_offset: Option<i64>,
 }
 
+impl Aborted {
+    fn is_same(&self, other: &Self) -> bool {
+        (self.producer_id, self.first_offset) == (other.producer_id, other.first_offset)
+    }
+}
+
 /// The aborted transactions that touch one cached batch or the gap in front of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AbortedInBatch {
@@ -126,33 +132,59 @@ pub(crate) fn touching(aborted: &[Aborted], covers: OffsetSpan) -> AbortedInBatc
     }
 }
 
-/// The list for a run of batches that a reader of committed data gets from `fetch_offset` on: every aborted
-/// transaction that touches it, once, in the order of the markers; no other, because a reader would then drop
-/// committed records of the same producer.
-pub(crate) fn list_for_run<'a>(
-    batches: impl Iterator<Item = &'a AbortedInBatch>,
-    fetch_offset: i64,
-) -> Vec<AbortedTransaction> {
-    let mut run: Vec<Aborted> = Vec::new();
-    for each in batches.flat_map(AbortedInBatch::as_slice) {
-        let same = |known: &&mut Aborted| {
-            known.producer_id == each.producer_id && known.first_offset == each.first_offset
+/// What is aborted in a run of batches that a reader of committed data gets.
+#[derive(Debug, Default)]
+pub(crate) struct AbortedInRun {
+    batches: Vec<AbortedInBatch>,
+    /// The last batch that tells of transactions, and the producer whose transaction it ends, if it is a marker.
+    told_last: Option<(usize, Option<i64>)>,
+}
+
+impl AbortedInRun {
+    /// Whether the run may go on with a batch. Not if a transaction has ended without its marker in the run, which the
+    /// cleaner may have removed: a reader would go on dropping what the producer has written since.
+    pub(crate) fn may_go_on_with(&self, next: &AbortedInBatch) -> bool {
+        let Some((last, ends)) = self.told_last else {
+            return true;
         };
-        match run.iter_mut().find(same) {
-            // A later answer may have shown the marker that an earlier one did not reach.
-            Some(known) => known.marker_offset = known.marker_offset.or(each.marker_offset),
-            None => run.push(*each),
-        }
+        let open = self.batches.get(last).map_or(&[][..], AbortedInBatch::as_slice);
+        let goes_on = |each: &Aborted| next.as_slice().iter().any(|other| other.is_same(each));
+        *next == AbortedInBatch::Plain
+            || open
+                .iter()
+                .all(|each| ends == Some(each.producer_id) || goes_on(each))
     }
-    run.retain(|each| each.marker_offset.is_none_or(|marker| marker >= fetch_offset));
-    run.sort_by_key(|each| each.marker_offset.unwrap_or(i64::MAX));
-    run.iter()
-        .map(|each| AbortedTransaction {
-            producer_id: each.producer_id,
-            first_offset: each.first_offset,
-            unknown_tags: TaggedFields::default(),
-        })
-        .collect()
+
+    /// Takes the next batch in. As long as it is not read the run may go on with anything; it is looked at again then.
+    pub(crate) fn push(&mut self, aborted: AbortedInBatch, batch: Option<RecordBatch<'_>>) {
+        if aborted != AbortedInBatch::Plain {
+            let ends = |batch: RecordBatch<'_>| batch.is_control().then(|| batch.producer_id());
+            self.told_last = batch.map(|batch| (self.batches.len(), ends(batch)));
+        }
+        self.batches.push(aborted);
+    }
+
+    /// The list that a reader gets from `fetch_offset` on: every aborted transaction that touches the run, once, in the
+    /// order of the markers; no other, because a reader would then drop committed records of the same producer.
+    pub(crate) fn list(&self, fetch_offset: i64) -> Vec<AbortedTransaction> {
+        let mut run: Vec<Aborted> = Vec::new();
+        for each in self.batches.iter().flat_map(AbortedInBatch::as_slice) {
+            match run.iter_mut().find(|known| known.is_same(each)) {
+                // A later answer may have shown the marker that an earlier one did not reach.
+                Some(known) => known.marker_offset = known.marker_offset.or(each.marker_offset),
+                None => run.push(*each),
+            }
+        }
+        run.retain(|each| each.marker_offset.is_none_or(|marker| marker >= fetch_offset));
+        run.sort_by_key(|each| each.marker_offset.unwrap_or(i64::MAX));
+        run.iter()
+            .map(|each| AbortedTransaction {
+                producer_id: each.producer_id,
+                first_offset: each.first_offset,
+                unknown_tags: TaggedFields::default(),
+            })
+            .collect()
+    }
 }
 
 #[cfg(test)]
@@ -173,12 +205,20 @@ mod tests {
         OffsetSpan::new(base, last).unwrap()
     }
 
+    fn run_of(batches: &[AbortedInBatch]) -> AbortedInRun {
+        let mut run = AbortedInRun::default();
+        for batch in batches {
+            run.push(batch.clone(), None);
+        }
+        run
+    }
+
     #[test]
     fn a_transaction_that_ended_before_the_fetch_offset_is_not_listed() {
         let all = [aborted(1, 0, Some(10)), aborted(2, 5, Some(30))];
         let batches = [touching(&all, span(8, 12)), touching(&all, span(13, 20))];
         let from = |offset| {
-            let list = list_for_run(batches.iter(), offset);
+            let list = run_of(&batches).list(offset);
             list.iter().map(|each| each.producer_id).collect::<Vec<_>>()
         };
         assert_eq!(from(8), [1, 2]);
@@ -191,7 +231,7 @@ mod tests {
         let all = [aborted(2, 5, Some(30)), aborted(1, 0, None)];
         let later = [aborted(1, 0, Some(25))];
         let batches = [touching(&all, span(0, 9)), touching(&later, span(10, 26))];
-        let list = list_for_run(batches.iter(), 0);
+        let list = run_of(&batches).list(0);
         assert_eq!(
             list.iter().map(|each| each.producer_id).collect::<Vec<_>>(),
             vec![1, 2]

@@ -15,10 +15,10 @@ use crate::index::{HitMark, IndexedBatch};
 use crate::segment::Place;
 use crate::storage::SegmentReader;
 use crate::time::{Instant, MaxStaleness};
-use crate::transactions::list_for_run;
+use crate::transactions::AbortedInRun;
 use crate::wire::{
-    FetchPartition, FetchRequest, FetchTopic, FetchableTopic, PartitionData, RecordBytes, TaggedFields,
-    TopicRef,
+    FetchPartition, FetchRequest, FetchTopic, FetchableTopic, PartitionData, RecordBatch, RecordBytes,
+    TaggedFields, TopicRef,
 };
 
 /// Isolation levels as they stand in requests.
@@ -410,7 +410,7 @@ impl Reader<'_> {
         }
         let mut records = RecordBytes::empty();
         let mut size_bytes = 0;
-        let mut run = Vec::new();
+        let mut aborted = AbortedInRun::default();
         let mut last_offset = None;
         let mut is_complete = true;
         for (batch, mark) in partition.index.run(asked.fetch_offset) {
@@ -423,16 +423,28 @@ impl Reader<'_> {
                 last_offset.get_or_insert(asked.fetch_offset);
                 break;
             }
-            match read(&batch, mark) {
-                Read::Now(bytes) => records.push(bytes),
-                Read::Later => is_complete = false,
+            let in_batch = self.committed.then(|| partition.index.aborted(&batch));
+            if in_batch
+                .as_ref()
+                .is_some_and(|next| !aborted.may_go_on_with(next))
+            {
+                break;
+            }
+            let bytes = match read(&batch, mark) {
+                Read::Now(bytes) => Some(bytes),
+                Read::Later => None,
                 Read::Not => break,
+            };
+            if let Some(in_batch) = in_batch {
+                let parsed = bytes.as_deref().and_then(|bytes| RecordBatch::parse(bytes).ok());
+                aborted.push(in_batch, parsed);
+            }
+            match bytes {
+                Some(bytes) => records.push(bytes),
+                None => is_complete = false,
             }
             size_bytes = with_this_bytes;
             last_offset = Some(batch.span.last());
-            if self.committed {
-                run.push(partition.index.aborted(&batch));
-            }
         }
         let beyond = last_offset.filter(|_| is_complete)?.saturating_add(1);
         let stable_beyond = if self.committed { beyond } else { -1 };
@@ -440,9 +452,7 @@ impl Reader<'_> {
             high_watermark: state.high_watermark.max(beyond),
             last_stable_offset: state.last_stable_offset.max(stable_beyond),
             log_start_offset: state.log_start_offset,
-            aborted_transactions: self
-                .committed
-                .then(|| list_for_run(run.iter(), asked.fetch_offset)),
+            aborted_transactions: self.committed.then(|| aborted.list(asked.fetch_offset)),
             records: Some(records),
             unknown_tags: TaggedFields::default(),
             ..PartitionData::error(asked.partition, 0)

@@ -232,3 +232,40 @@ fn every_sub_range_carries_exactly_the_transactions_that_touch_it() {
     );
     check_accounting(&cache);
 }
+
+#[test]
+fn a_run_ends_where_the_cleaner_has_removed_the_marker_of_an_aborted_transaction() {
+    let mut cache = cache_of(1 << 20);
+    // Before it was compacted: producer 1 aborts 0 by a marker at 2 that the first answer did not reach.
+    absorb(
+        &mut cache,
+        &committed(request(0)),
+        &stable(
+            100,
+            vec![aborted(1, 0)],
+            join(&[of_producer(1, 0), of_producer(2, 1)]),
+        ),
+    );
+    // After that: the marker is gone, and producer 1 has committed 3.
+    absorb(
+        &mut cache,
+        &committed(request(2)),
+        &stable(100, vec![], join(&[of_producer(1, 3), marker(1, 4)])),
+    );
+    let run = |offset| {
+        let data = hit_data(&cache, committed(request(offset))).unwrap();
+        let records = data.records.unwrap().to_bytes();
+        (records.len(), data.aborted_transactions.unwrap())
+    };
+    let batch_bytes = of_producer(1, 0).len();
+    assert_eq!(
+        run(0),
+        (2 * batch_bytes, vec![aborted(1, 0)]),
+        "not on to what was committed"
+    );
+    assert_eq!(run(2).1, vec![]);
+    assert_eq!(
+        hit(&cache, request(0)).unwrap().len(),
+        3 * batch_bytes + marker(1, 4).len()
+    );
+}
