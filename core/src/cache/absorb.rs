@@ -1,5 +1,6 @@
 //! Keeps what upstream answered: checked, copied out of the response, under the limit.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -301,9 +302,10 @@ impl<R: SegmentReader> Cache<R> {
             self.counters.rejected.add(1);
             return Inserted::Kept;
         }
-        let covers = match self.refresh(key, batch, known_at) {
+        let (covers, known_state) = match self.refresh(key, batch, known_at) {
             Refreshed::Known => return Inserted::Kept,
-            Refreshed::New(covers) => covers,
+            Refreshed::New(covers) => (covers, None),
+            Refreshed::Instead(covers, state) => (covers, Some(state)),
         };
         let new = NewBatch {
             key,
@@ -315,12 +317,13 @@ impl<R: SegmentReader> Cache<R> {
             known_at: known_at.into(),
             aborted: batch.aborted.clone(),
         };
-        let state = || {
+        let new_state = || {
             let mut state = PartitionState::new(known_at, leader_epoch.max(batch.leader_epoch));
             state.learn(data, known_at);
             state.note_epoch(batch.leader_epoch, known_at, UNCONFIRMED_EPOCHS_LIMIT);
             state
         };
+        let state = || known_state.map_or_else(new_state, |state| *state);
         let inserted = self.engine.insert(&new, state);
         match inserted {
             Inserted::Kept => self.counters.inserts.add(1),
@@ -388,8 +391,9 @@ impl<R: SegmentReader> Cache<R> {
             self.doubt(key);
         }
         if knows_more || same == Some(Sameness::Untold) {
+            let state = self.engine.partitions.get(&key).map(|known| known.state.clone());
             self.engine.remove(key, known.covers.last());
-            return Refreshed::New(covers);
+            return state.map_or(new, |state| Refreshed::Instead(covers, state.into()));
         }
         let refreshed = IndexedBatch {
             covers,
@@ -436,6 +440,9 @@ enum Refreshed {
     Known,
     /// It is to be kept, and answers these offsets.
     New(OffsetSpan),
+    /// It is to be kept in the place of the same batch, of which less was known. What is known of the partition stays, even
+    /// if there was no other batch of it.
+    Instead(OffsetSpan, Box<PartitionState>),
 }
 
 /// Whether a cached batch is the one that a broker gave.

@@ -95,7 +95,14 @@ impl Answers<'_> {
         let slices: Vec<&Bytes> = records.slices().collect();
         let expected: Vec<&Bytes> = run.iter().map(|fact| &fact.bytes).collect();
         assert!(expected.starts_with(&slices), "{ask:?} at {}", ask.offset());
-        if self.must_hit(ask) {
+        // Where one log meets another the marker of an aborted transaction may be missing, so that a run has to end there.
+        let two_logs_meet = self.is_committed
+            && slices.len() < run.len()
+            && run[..=slices.len()]
+                .windows(2)
+                .next_back()
+                .is_some_and(|pair| pair[0].version != pair[1].version);
+        if self.must_hit(ask) && !two_logs_meet {
             assert_eq!(slices.len(), expected.len(), "{ask:?}: as many as fit");
         }
         assert!(!slices.is_empty() || expected.is_empty() || !self.rules.is_strict);

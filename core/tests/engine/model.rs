@@ -36,6 +36,8 @@ pub(crate) struct State {
     epoch_since: Instant,
     /// Where epochs have ended: the last told, or, where the cache may have forgotten some, all.
     epoch_ends: Vec<(i32, i64)>,
+    /// Epochs of what was told and of no leader has said since where they end, and when the first was asked for.
+    unconfirmed: BTreeMap<i32, Instant>,
     pub(crate) high_watermark: i64,
     pub(crate) last_stable_offset: i64,
     pub(crate) stable_below: i64,
@@ -50,6 +52,7 @@ impl State {
             leader_epoch,
             epoch_since: at,
             epoch_ends: Vec::new(),
+            unconfirmed: BTreeMap::new(),
             high_watermark: -1,
             last_stable_offset: -1,
             stable_below: -1,
@@ -68,6 +71,11 @@ impl State {
         let end = of_known.map_or(evidence.epoch_end, |(_, end)| *end);
         let is_longer = (0..=end.end_offset).contains(&self.high_watermark);
         !(is_same_leader || self.leader_epoch >= 0 && is_longer)
+    }
+
+    fn note_epoch(&mut self, epoch: i32, at: Instant) {
+        let asked_at = self.unconfirmed.entry(epoch).or_insert(at);
+        *asked_at = (*asked_at).min(at);
     }
 
     fn epoch_ended(&mut self, epoch: i32, end_offset: i64, is_strict: bool) {
@@ -191,6 +199,9 @@ impl Partition {
         if self.is_cut_off(link) {
             return;
         }
+        if let Some(state) = &mut self.state {
+            state.note_epoch(link.epoch, at);
+        }
         let mut fact = Fact {
             covers_base,
             base: link.base,
@@ -255,7 +266,7 @@ impl Partition {
             state.log_start_offset = data.log_start_offset;
             state
         };
-        self.state.get_or_insert_with(state);
+        self.state.get_or_insert_with(state).note_epoch(link.epoch, at);
     }
 
     /// Another epoch or other bytes at a known offset drop everything from there on; epochs never fall (H7).
@@ -283,7 +294,15 @@ impl Partition {
         let Some(state) = &mut self.state else { return };
         let newest = self.facts.values().next_back().map_or(-1, |fact| fact.epoch);
         let lost_markers = state.lost_markers(evidence);
-        state.validated_at = state.validated_at.max(Some(at));
+        let is_told = |epoch: i32| {
+            let mut told = evidence.older_epoch_ends.iter().map(|(asked, _)| *asked);
+            epoch == newest || told.any(|asked| asked == epoch)
+        };
+        state.unconfirmed.retain(|epoch, _| !is_told(*epoch));
+        let vouched_at = state.unconfirmed.values().copied().fold(at, Instant::min);
+        state.validated_at = state
+            .validated_at
+            .max(Some(if is_strict { vouched_at } else { at }));
         if state.leader_epoch != evidence.leader_epoch {
             state.leader_epoch = evidence.leader_epoch;
             state.epoch_since = at;
