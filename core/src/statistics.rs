@@ -10,6 +10,11 @@ pub struct Statistics {
     pub size_bytes: u64,
     /// The size limit, in bytes; 0 passes everything through.
     pub limit_bytes: u64,
+    /// What may be held, in bytes: the size limit, or less where the medium has turned out to be full.
+    pub effective_limit_bytes: u64,
+    /// Bytes of records that are in memory because the storage has not taken them yet; what a crash would lose. 0 in
+    /// memory.
+    pub unwritten_bytes: u64,
     /// Batches in the cache.
     pub batches: u64,
     /// Partitions that have a batch in the cache.
@@ -32,6 +37,9 @@ pub struct Statistics {
     pub errors: u64,
     /// Operations of the storage that failed.
     pub storage_errors: u64,
+    /// 1 while the storage fails whatever it is to write, so that only now and then a batch is put into the cache, to find
+    /// out whether it has recovered; else 0.
+    pub storage_paused: u64,
     /// Fetches that were sent upstream.
     pub upstream_fetches: u64,
     /// Bytes of records that came from the cache instead of from upstream.
@@ -40,10 +48,12 @@ pub struct Statistics {
 
 impl Statistics {
     /// Every figure with its name, in the order of the fields.
-    pub fn named(&self) -> [(&'static str, u64); 15] {
+    pub fn named(&self) -> [(&'static str, u64); 18] {
         [
             ("size_bytes", self.size_bytes),
             ("limit_bytes", self.limit_bytes),
+            ("effective_limit_bytes", self.effective_limit_bytes),
+            ("unwritten_bytes", self.unwritten_bytes),
             ("batches", self.batches),
             ("partitions", self.partitions),
             ("segments", self.segments),
@@ -55,6 +65,7 @@ impl Statistics {
             ("rejected", self.rejected),
             ("errors", self.errors),
             ("storage_errors", self.storage_errors),
+            ("storage_paused", self.storage_paused),
             ("upstream_fetches", self.upstream_fetches),
             ("bytes_saved", self.bytes_saved),
         ]

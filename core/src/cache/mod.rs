@@ -53,7 +53,8 @@ pub struct CacheSettings {
     /// 0 passes every fetch through.
     pub size_limit_bytes: u64,
     /// How large segments become, in bytes; a batch that is larger has one of its own. `None` for a 256th of the
-    /// limit, at most a mebibyte. Two of them are kept free, for batches that move and for sealing.
+    /// limit, at most a mebibyte in memory and 64 elsewhere, or a 16 384th where the limit is so large. One of them
+    /// is kept free for batches that move, and in memory one for sealing.
     pub segment_size_bytes: Option<u32>,
     /// How old what is known of a partition may be when a hit is served from it.
     pub max_staleness: MaxStaleness,
@@ -153,6 +154,22 @@ impl<R: SegmentReader> Cache<R> {
         self.engine.has_jobs()
     }
 
+    /// Whether there are jobs, or some that were handed out and are not [completed](Self::complete).
+    pub fn is_busy(&self) -> bool {
+        self.engine.is_busy()
+    }
+
+    /// What is in memory only because the storage has not taken it yet, in bytes; 0 where the storage is memory.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.engine.unwritten_bytes()
+    }
+
+    /// Makes jobs that write what is in memory only. `closes`: what is written is complete for now, as at the end of a
+    /// process, so that it need not be walked when it is opened again.
+    pub fn write_out(&mut self, closes: bool) {
+        self.engine.write_out(closes);
+    }
+
     /// Takes over what came of a job.
     pub fn complete(&mut self, done: Done<R>) {
         self.engine.complete(done);
@@ -179,6 +196,8 @@ impl<R: SegmentReader> Cache<R> {
         Statistics {
             size_bytes: self.engine.held_bytes(),
             limit_bytes: self.settings.size_limit_bytes,
+            effective_limit_bytes: self.engine.effective_limit_bytes(),
+            unwritten_bytes: self.engine.unwritten_bytes(),
             batches: self.engine.batches(),
             partitions: self.engine.partitions.len() as u64,
             segments: self.engine.segments(),
@@ -190,6 +209,7 @@ impl<R: SegmentReader> Cache<R> {
             rejected: self.counters.rejected.get(),
             errors: self.counters.errors.get(),
             storage_errors: self.engine.storage_errors,
+            storage_paused: self.engine.is_storage_paused().into(),
             upstream_fetches: self.counters.upstream_fetches.get(),
             bytes_saved: self.counters.bytes_saved.get(),
         }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::jobs::{Done, Job, Outcome, Task};
-use super::segments::{Piece, Segment, Stage};
+use super::segments::{Segment, Stage};
 use super::{Departing, Engine, NewBatch};
 use crate::eviction::{LogKind, Policy, batch_hash};
 use crate::identity::PartitionKey;
@@ -16,11 +16,14 @@ use crate::storage::SegmentReader;
 /// A segment of which at least seven eighths move on moves on as it is, without a copy.
 const WHOLE_IN_EIGHTHS: u64 = 7;
 
+/// So much of what moves on is read at once, in bytes.
+const RESCUE_BYTES: u64 = 4 << 20;
+
 /// The segment that is being evicted.
 #[derive(Debug)]
 pub(super) struct Eviction {
     slot: u32,
-    /// What is to move on, once its bytes are read.
+    /// What is to move on, once its bytes are read; the next ones last.
     survivors: Vec<Survivor>,
 }
 
@@ -34,20 +37,31 @@ struct Survivor {
 
 impl<R: SegmentReader> Engine<R> {
     pub(crate) fn has_jobs(&self) -> bool {
-        !self.jobs.is_empty() || self.size_bytes() > self.limit_bytes()
+        !self.jobs.is_empty() || self.is_over_limit()
+    }
+
+    fn is_over_limit(&self) -> bool {
+        self.size_bytes() > self.ledger.effective_limit_bytes()
     }
 
     /// The next thing that the storage has to do, if there is any.
     pub(crate) fn next_job(&mut self) -> Option<Job<R>> {
-        if self.jobs.is_empty() && self.size_bytes() > self.limit_bytes() {
+        if self.jobs.is_empty() && self.is_over_limit() {
             self.let_go();
-            if self.size_bytes() > self.limit_bytes() {
+            if self.is_over_limit() {
                 let retry_stuck = self.stuck_retries > 0;
                 self.stuck_retries = self.stuck_retries.saturating_sub(1);
                 self.begin_eviction(retry_stuck);
             }
         }
-        self.jobs.pop_front()
+        let job = self.jobs.pop_front();
+        self.jobs_under_way += usize::from(job.is_some());
+        job
+    }
+
+    /// Whether jobs are to be done, or being done.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.has_jobs() || self.jobs_under_way > 0
     }
 
     /// Takes over what came of a job.
@@ -57,12 +71,19 @@ impl<R: SegmentReader> Engine<R> {
             segment: id,
             outcome,
         } = done;
+        self.jobs_under_way = self.jobs_under_way.saturating_sub(1);
         if self.segment(slot).is_none_or(|segment| segment.id != id) {
             return;
         }
         match outcome {
-            Outcome::Written(Ok(reader)) => self.written(slot, reader),
-            Outcome::Written(Err(_)) | Outcome::Surveyed(Err(_)) => {
+            Outcome::Written {
+                result: Ok(reader),
+                is_sealed,
+            } => self.written(slot, reader, is_sealed),
+            Outcome::Written {
+                result: Err(error), ..
+            } => self.not_written(slot, &error),
+            Outcome::Surveyed(Err(_)) => {
                 self.storage_errors += 1;
                 self.remove_segment(slot);
             }
@@ -100,7 +121,7 @@ impl<R: SegmentReader> Engine<R> {
         if retry_stuck && let Some(slot) = self.stuck.pop_front() {
             self.ask_to_remove(slot);
         }
-        !self.jobs.is_empty()
+        self.is_busy()
     }
 
     fn oldest_sealed(&self, log: LogKind) -> Option<u32> {
@@ -152,7 +173,7 @@ impl<R: SegmentReader> Engine<R> {
     }
 
     /// What the index says of a record, if it leads there.
-    fn live(&self, slot: u32, entry: &DirectoryEntry) -> Option<(IndexedBatch, u8)> {
+    pub(super) fn live(&self, slot: u32, entry: &DirectoryEntry) -> Option<(IndexedBatch, u8)> {
         let partition = self.partitions.get(&entry.key)?;
         let (batch, mark) = partition.index.by_last_offset(entry.span.last())?;
         let leads_here = batch.location.slot == slot && batch.location.position == entry.position;
@@ -168,7 +189,7 @@ impl<R: SegmentReader> Engine<R> {
         }
     }
 
-    fn move_on(&mut self, slot: u32, survivors: Vec<Survivor>) {
+    fn move_on(&mut self, slot: u32, mut survivors: Vec<Survivor>) {
         let moving_bytes: u64 = survivors
             .iter()
             .map(|survivor| survivor.batch.location.record_bytes())
@@ -180,16 +201,33 @@ impl<R: SegmentReader> Engine<R> {
         if moving_bytes >= segment.size_bytes / 8 * WHOLE_IN_EIGHTHS {
             return self.move_whole(slot, &survivors);
         }
+        survivors.reverse();
+        self.rescue_next(slot, survivors);
+    }
+
+    /// Has the next survivors read. Without any left the segment goes.
+    fn rescue_next(&mut self, slot: u32, survivors: Vec<Survivor>) {
+        let Some(segment) = self.segment(slot) else { return };
         let Stage::Evicting { reader } = &segment.stage else {
             return;
         };
-        let records = survivors.iter().map(|survivor| survivor.batch.location.record());
+        let mut bytes = 0;
+        let next = survivors.iter().rev().map(|survivor| survivor.batch.location);
+        let next = next.take_while(|location| {
+            let is_first = bytes == 0;
+            bytes += location.record_bytes();
+            is_first || bytes <= RESCUE_BYTES
+        });
+        let records: Vec<_> = next.map(|location| location.record()).collect();
+        if records.is_empty() {
+            return self.remove_segment(slot);
+        }
         self.jobs.push_back(Job {
             slot,
             segment: segment.id,
             task: Task::Rescue {
                 reader: reader.clone(),
-                records: records.collect(),
+                records,
             },
         });
         self.eviction = Some(Eviction { slot, survivors });
@@ -225,15 +263,17 @@ impl<R: SegmentReader> Engine<R> {
 
     /// Appends what was read of the survivors to the main log, and lets the rest go.
     fn rescued(&mut self, slot: u32, records: Vec<Option<Bytes>>) {
-        let Some(eviction) = self.eviction.take_if(|eviction| eviction.slot == slot) else {
+        let Some(mut eviction) = self.eviction.take_if(|eviction| eviction.slot == slot) else {
             return;
         };
-        for (survivor, record) in eviction.survivors.into_iter().zip(records) {
-            if !self.copy_to_main(slot, &survivor, record) {
+        for record in records {
+            if let Some(survivor) = eviction.survivors.pop()
+                && !self.copy_to_main(slot, &survivor, record)
+            {
                 self.evict(LogKind::Main, survivor.key, &survivor.batch);
             }
         }
-        self.remove_segment(slot);
+        self.rescue_next(slot, eviction.survivors);
     }
 
     /// Whether the batch lives on, or is gone by itself.
@@ -283,55 +323,8 @@ impl<R: SegmentReader> Engine<R> {
             }
         }
         self.left(&batch.location);
+        self.appended(location.slot);
         true
-    }
-
-    /// The storage holds all of a segment: readers read it from there.
-    fn written(&mut self, slot: u32, reader: R) {
-        let Some(segment) = self.segment_mut(slot) else {
-            return;
-        };
-        let Stage::Sealing { pieces } = &mut segment.stage else {
-            return;
-        };
-        let pieces = core::mem::take(pieces);
-        let (log, counted_bytes) = (segment.log, segment.size_bytes);
-        segment.size_bytes = reader.size_bytes();
-        let (size_bytes, is_dead) = (segment.size_bytes, segment.live_batches == 0);
-        segment.stage = Stage::Sealed { reader };
-        self.ledger.shrink(log, counted_bytes);
-        self.ledger.grow(log, size_bytes);
-        // A single piece is what the storage holds itself.
-        if pieces.len() > 1 {
-            self.hold_pieces(pieces);
-        }
-        if is_dead {
-            self.remove_segment(slot);
-        }
-    }
-
-    /// Pieces that readers still hold count until they let go.
-    fn hold_pieces(&mut self, pieces: Vec<Piece>) {
-        for piece in pieces {
-            if !piece.bytes.is_unique() {
-                self.ledger.held_pieces_bytes += piece.bytes.len() as u64;
-                self.departing.push(Departing::Piece(piece.bytes));
-            }
-        }
-    }
-
-    /// Drops an open segment, of which the storage knows nothing yet.
-    pub(super) fn discard_open(&mut self, slot: u32) {
-        let Some(segment) = self.segments.get_mut(slot as usize).and_then(Option::take) else {
-            return;
-        };
-        self.open[segment.log as usize] = None;
-        self.ledger.shrink(segment.log, segment.size_bytes);
-        self.ledger.segments -= 1;
-        self.free_slots.push(slot);
-        if let Stage::Open { pieces } = segment.stage {
-            self.hold_pieces(pieces);
-        }
     }
 
     /// Takes a segment out of its log, and what is left of it out of the index, and has it removed.
@@ -342,20 +335,20 @@ impl<R: SegmentReader> Engine<R> {
         };
         let (log, size_bytes, live) = (segment.log, segment.size_bytes, segment.live_batches);
         let stage = core::mem::replace(&mut segment.stage, Stage::Removing { reader: None });
-        let pieces = match stage {
-            Stage::Open { pieces } | Stage::Sealing { pieces } => pieces,
-            Stage::Sealed { reader } | Stage::Evicting { reader } => {
-                segment.stage = Stage::Removing { reader: Some(reader) };
-                Vec::new()
-            }
+        let reader = match stage {
+            Stage::Open(tail) | Stage::Sealing(tail) => self.drop_tail(tail),
+            Stage::Sealed { reader } | Stage::Evicting { reader } => Some(reader),
             Stage::Removing { reader } => {
                 segment.stage = Stage::Removing { reader };
                 return;
             }
         };
+        if let Some(segment) = self.segment_mut(slot) {
+            segment.stage = Stage::Removing { reader };
+        }
+        self.open[log as usize].take_if(|open| *open == slot);
         self.logs[log as usize].retain(|other| *other != slot);
         self.ledger.leave(log, size_bytes);
-        self.hold_pieces(pieces);
         if live > 0 {
             self.forget_slot(slot);
         }

@@ -6,10 +6,7 @@ use core::ops::Range;
 
 use bytes::Bytes;
 
-use crate::segment::{
-    DirectoryEntry, Place, RecordView, SEGMENT_HEADER_BYTES, SegmentError, encode_footer, read_directory,
-    records,
-};
+use crate::segment::{DirectoryEntry, SegmentError, encode_footer, read_directory, records};
 use crate::storage::{SegmentId, SegmentReader, Storage, StorageError};
 use crate::wire::Crc32c;
 
@@ -25,8 +22,12 @@ pub struct Job<R> {
 
 #[derive(Clone, Debug)]
 pub(super) enum Task<R> {
-    /// Store a segment: create it, append all of it, seal and open it.
-    Write { pieces: Vec<Bytes> },
+    /// Append to a segment, which is to be created first, or sealed behind it with a footer that names these; and open it.
+    Write {
+        creates: bool,
+        pieces: Vec<Bytes>,
+        seals: Option<Vec<DirectoryEntry>>,
+    },
     /// Find out what a segment holds that is to be evicted.
     Survey { reader: R },
     /// Read the records that are to move on.
@@ -45,7 +46,10 @@ pub struct Done<R> {
 
 #[derive(Debug)]
 pub(super) enum Outcome<R> {
-    Written(Result<R, StorageError>),
+    Written {
+        result: Result<R, StorageError>,
+        is_sealed: bool,
+    },
     Surveyed(Result<Vec<DirectoryEntry>, SegmentError>),
     /// The records, or nothing for one that could not be read.
     Rescued(Vec<Option<Bytes>>),
@@ -56,9 +60,12 @@ impl<R> Done<R> {
     /// What failed, if anything did.
     pub fn error(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match &self.outcome {
-            Outcome::Written(Err(error)) | Outcome::Removed(Err(error)) => Some(error),
+            Outcome::Written {
+                result: Err(error), ..
+            }
+            | Outcome::Removed(Err(error)) => Some(error),
             Outcome::Surveyed(Err(error)) => Some(error),
-            Outcome::Written(Ok(_))
+            Outcome::Written { result: Ok(_), .. }
             | Outcome::Surveyed(Ok(_))
             | Outcome::Rescued(_)
             | Outcome::Removed(Ok(())) => None,
@@ -72,7 +79,14 @@ impl<R: SegmentReader> Job<R> {
     pub async fn perform<S: Storage<Reader = R>>(self, storage: &mut S, crc32c: Crc32c) -> Done<R> {
         let Self { slot, segment, task } = self;
         let outcome = match task {
-            Task::Write { pieces } => Outcome::Written(write(storage, segment, pieces, crc32c).await),
+            Task::Write {
+                creates,
+                pieces,
+                seals,
+            } => Outcome::Written {
+                is_sealed: seals.is_some(),
+                result: write(storage, segment, creates, pieces, seals, crc32c).await,
+            },
             Task::Survey { reader } => Outcome::Surveyed(survey(&reader, segment, crc32c).await),
             Task::Rescue { reader, records } => Outcome::Rescued(rescue(&reader, records).await),
             Task::Remove => Outcome::Removed(storage.remove(segment).await),
@@ -88,32 +102,27 @@ impl<R: SegmentReader> Job<R> {
 async fn write<S: Storage>(
     storage: &mut S,
     segment: SegmentId,
+    creates: bool,
     mut pieces: Vec<Bytes>,
+    seals: Option<Vec<DirectoryEntry>>,
     crc32c: Crc32c,
 ) -> Result<S::Reader, StorageError> {
-    if S::Reader::MAY_CORRUPT {
+    if let Some(entries) = &seals
+        && S::Reader::MAY_CORRUPT
+    {
         // What outlives the process has a footer, so that it need not be read whole when it is opened.
-        pieces.extend(footer(segment, &pieces, crc32c).map(Bytes::from));
+        pieces.extend(encode_footer(segment, entries, crc32c).map(Bytes::from));
     }
-    storage.create(segment).await?;
-    storage.append(segment, pieces).await?;
-    storage.seal(segment).await?;
+    if creates {
+        storage.create(segment).await?;
+    }
+    if !pieces.is_empty() {
+        storage.append(segment, pieces).await?;
+    }
+    if seals.is_some() {
+        storage.seal(segment).await?;
+    }
     storage.open(segment).await
-}
-
-fn footer(segment: SegmentId, pieces: &[Bytes], crc32c: Crc32c) -> Option<Vec<u8>> {
-    let mut entries = Vec::with_capacity(pieces.len());
-    let mut position = 0;
-    for (index, piece) in pieces.iter().enumerate() {
-        let header_bytes = if index == 0 { SEGMENT_HEADER_BYTES } else { 0 };
-        let place = Place {
-            segment,
-            position: u32::try_from(position + header_bytes).ok()?,
-        };
-        entries.push(RecordView::parse(piece.get(header_bytes..)?, place).ok()?.entry());
-        position += piece.len();
-    }
-    encode_footer(segment, &entries, crc32c)
 }
 
 async fn survey<R: SegmentReader>(
@@ -133,7 +142,11 @@ async fn survey<R: SegmentReader>(
 async fn rescue<R: SegmentReader>(reader: &R, records: Vec<Range<u64>>) -> Vec<Option<Bytes>> {
     let mut rescued = Vec::with_capacity(records.len());
     for range in records {
-        rescued.push(reader.read(range).await.ok());
+        let read = match reader.read_now(range.clone()) {
+            Some(read) => read,
+            None => reader.read(range).await,
+        };
+        rescued.push(read.ok());
     }
     rescued
 }

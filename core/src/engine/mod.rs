@@ -15,6 +15,7 @@ mod evict;
 mod jobs;
 mod ledger;
 mod segments;
+mod writing;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -26,15 +27,16 @@ use hashbrown::HashMap;
 use self::evict::Eviction;
 pub use self::jobs::{Done, Job};
 use self::ledger::{Ledger, PARTITION_BYTES};
-use self::segments::{Piece, SEGMENT_BYTES, Segment, Stage};
+use self::segments::{SEGMENT_BYTES, Segment, Stage};
+use self::writing::{Piece, WriteHealth};
 use crate::eviction::{LogKind, MainLog, Policy, batch_hash};
 use crate::freshness::PartitionState;
 use crate::identity::PartitionKey;
 use crate::index::{BATCH_INDEX_BYTES, HitMark, IndexedBatch, KnownAt, Location, PartitionIndex};
 use crate::offset::OffsetSpan;
 use crate::segment::{
-    Place, Record, SEGMENT_HEADER_BYTES, append_record, encode_segment_header, footer_share_bytes_max,
-    record_size_bytes,
+    DirectoryEntry, Place, Record, SEGMENT_HEADER_BYTES, append_record, encode_segment_header,
+    footer_share_bytes_max, record_size_bytes,
 };
 use crate::storage::{SegmentId, SegmentReader};
 use crate::transactions::AbortedInBatch;
@@ -88,6 +90,9 @@ pub(crate) struct Engine<R> {
     policy: Policy,
     ledger: Ledger,
     jobs: VecDeque<Job<R>>,
+    /// Jobs that were handed out and are not reported yet.
+    jobs_under_way: usize,
+    write_health: WriteHealth,
     /// One segment at a time.
     eviction: Option<Eviction>,
     /// Segments that the storage has failed to remove, the longest ago first.
@@ -133,6 +138,8 @@ impl<R: SegmentReader> Engine<R> {
             policy: Policy::new(limit_bytes),
             ledger: Ledger::new(limit_bytes, segment_size_bytes, !R::MAY_CORRUPT),
             jobs: VecDeque::new(),
+            jobs_under_way: 0,
+            write_health: WriteHealth::default(),
             eviction: None,
             stuck: VecDeque::new(),
             stuck_retries: 0,
@@ -164,14 +171,25 @@ impl<R: SegmentReader> Engine<R> {
         let let_go_bytes: u64 = let_go
             .map(|departing| match departing {
                 Departing::Segment { size_bytes, .. } => *size_bytes,
-                Departing::Piece(piece) => self.ledger.memory_only(piece.len() as u64),
+                Departing::Piece(piece) => piece.len() as u64,
             })
             .sum();
         self.size_bytes().saturating_sub(let_go_bytes)
     }
 
-    pub(crate) fn limit_bytes(&self) -> u64 {
-        self.ledger.limit_bytes
+    /// The limit, or what the medium has turned out to hold.
+    pub(crate) fn effective_limit_bytes(&self) -> u64 {
+        self.ledger.effective_limit_bytes()
+    }
+
+    /// What is in memory because the storage has not taken it yet; nothing where the storage is memory.
+    pub(crate) fn unwritten_bytes(&self) -> u64 {
+        self.ledger.unwritten_bytes()
+    }
+
+    /// Whether the storage fails whatever it is to write.
+    pub(crate) fn is_storage_paused(&self) -> bool {
+        self.write_health.is_paused()
     }
 
     /// Forgets which batches were evicted.
@@ -184,6 +202,9 @@ impl<R: SegmentReader> Engine<R> {
         self.ledger.limit_bytes = limit_bytes;
         self.policy.fit_into(limit_bytes);
         self.stuck_retries = self.stuck.len();
+        // Whoever sets it may know that the medium has room again, or is well.
+        self.ledger.expect_room();
+        self.write_health = WriteHealth::default();
     }
 
     fn segment(&self, slot: u32) -> Option<&Segment<R>> {
@@ -199,8 +220,11 @@ impl<R: SegmentReader> Engine<R> {
         let hash = batch_hash(&new.key, new.span.last());
         let log = self.policy.log_for(hash, self.main_log());
         let needed_bytes = self.cost_bytes(new, log);
-        if !self.ledger.can_ever_hold(needed_bytes) {
+        if !self.ledger.can_ever_hold(needed_bytes) || self.write_health.lets_go() {
             return Inserted::Refused;
+        }
+        if !self.ledger.may_wait(new.bytes.len() as u64) && self.is_busy() {
+            return Inserted::NeedsRoom;
         }
         if !self.has_room(needed_bytes) {
             return if self.begin_eviction(true) {
@@ -270,15 +294,16 @@ impl<R: SegmentReader> Engine<R> {
         let batch = indexed(new, location);
         if partition.index.insert(&batch, new.max_timestamp, &new.aborted) {
             self.ledger.batch_in(location.aborted);
+            self.appended(location.slot);
+            true
         } else {
             self.left(&location);
             self.forget_if_empty(new.key);
-            return false;
+            false
         }
-        true
     }
 
-    /// Appends a record to the open segment of a log.
+    /// Appends a record to the open segment of a log. Once the index leads to it, [`Self::appended`] is to be told.
     fn write_record(&mut self, new: &NewBatch, log: LogKind) -> Option<Location> {
         let batch = RecordBatch::parse(&new.bytes).ok()?;
         let batch_bytes = u32::try_from(new.bytes.len()).ok()?;
@@ -291,7 +316,7 @@ impl<R: SegmentReader> Engine<R> {
         let segment = self.segment_mut(slot)?;
         let position = u32::try_from(segment.end_bytes).ok()?;
         let id = segment.id;
-        let Stage::Open { pieces } = &mut segment.stage else {
+        let Stage::Open(tail) = &mut segment.stage else {
             return None;
         };
         let record = Record {
@@ -301,7 +326,7 @@ impl<R: SegmentReader> Engine<R> {
             aborted: new.aborted.clone(),
         };
         let mut bytes = Vec::new();
-        if pieces.is_empty() {
+        if tail.is_new() {
             bytes.reserve_exact(SEGMENT_HEADER_BYTES + usize::try_from(record_bytes).ok()?);
             bytes.extend_from_slice(&encode_segment_header(id, crc32c));
         }
@@ -311,20 +336,22 @@ impl<R: SegmentReader> Engine<R> {
             position,
         };
         append_record(&mut bytes, place, &record, batch, crc32c);
-        pieces.push(Piece {
+        let piece = Piece {
             position: begins,
             bytes: bytes.into(),
-        });
+        };
+        let piece_bytes = piece.bytes.len() as u64;
+        tail.push(
+            piece,
+            R::MAY_CORRUPT.then(|| directory_entry(new, sequence, position, batch_bytes)),
+        );
         segment.end_bytes += record_bytes;
         segment.live_bytes += record_bytes;
         segment.live_batches += 1;
         segment.size_bytes += added_bytes;
-        let is_full = segment.end_bytes >= self.ledger.segment_size_bytes();
         self.ledger.grow(log, added_bytes);
+        self.ledger.will_write(piece_bytes);
         self.next_sequence += 1;
-        if is_full {
-            self.seal(log);
-        }
         Some(Location {
             slot,
             position,
@@ -366,16 +393,6 @@ impl<R: SegmentReader> Engine<R> {
             *place = Some(segment);
         }
         slot
-    }
-
-    /// Hands the open segment of a log to the storage, if there is one.
-    fn seal(&mut self, log: LogKind) {
-        let Some(slot) = self.open[log as usize].take() else {
-            return;
-        };
-        self.logs[log as usize].push_back(slot);
-        let job = self.segment_mut(slot).and_then(|segment| segment.seal(slot));
-        self.jobs.extend(job);
     }
 
     /// Exchanges what the index knows of a batch that stays where it lies; its hits stay as well.
@@ -451,9 +468,9 @@ impl<R: SegmentReader> Engine<R> {
             return;
         }
         match segment.stage {
-            Stage::Open { .. } => self.discard_open(slot),
+            Stage::Open(_) => self.discard_open(slot),
             Stage::Sealed { .. } => self.remove_segment(slot),
-            Stage::Sealing { .. } | Stage::Evicting { .. } | Stage::Removing { .. } => {}
+            Stage::Sealing(_) | Stage::Evicting { .. } | Stage::Removing { .. } => {}
         }
     }
 
@@ -492,7 +509,7 @@ impl<R: SegmentReader> Engine<R> {
         });
         let departing = self.departing.iter().map(|departing| match departing {
             Departing::Segment { size_bytes, .. } => *size_bytes,
-            Departing::Piece(piece) => self.ledger.memory_only(piece.len() as u64),
+            Departing::Piece(piece) => piece.len() as u64,
         });
         segment_bytes + departing.sum::<u64>() + self.ledger.memory_only(index_bytes + count * SEGMENT_BYTES)
     }
@@ -500,6 +517,19 @@ impl<R: SegmentReader> Engine<R> {
     /// The batch at a location, if it lies in memory as it is.
     pub(crate) fn batch_slice(&self, batch: &IndexedBatch) -> Option<&[u8]> {
         self.segment(batch.location.slot)?.batch_slice(&batch.location)
+    }
+}
+
+fn directory_entry(new: &NewBatch, sequence: u64, position: u32, batch_bytes: u32) -> DirectoryEntry {
+    DirectoryEntry {
+        key: new.key,
+        sequence,
+        position,
+        batch_bytes,
+        span: new.span,
+        covers: new.covers,
+        leader_epoch: new.leader_epoch,
+        aborted: new.aborted.clone(),
     }
 }
 

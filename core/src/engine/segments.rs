@@ -1,11 +1,10 @@
 //! The segments that the cache keeps, from the first batch in one to the last reader of it.
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use bytes::Bytes;
 
-use super::jobs::{Job, Task};
+use super::writing::Tail;
 use crate::eviction::LogKind;
 use crate::identity::PartitionKey;
 use crate::index::{IndexedBatch, Location};
@@ -37,21 +36,13 @@ impl Location {
     }
 }
 
-/// A part of a segment that is not sealed yet: a record, and in front of the first one the segment's header.
-#[derive(Clone, Debug)]
-pub(super) struct Piece {
-    /// Where it begins in the segment, in bytes.
-    pub(super) position: u32,
-    pub(super) bytes: Bytes,
-}
-
 /// Where a segment stands in its life.
 #[derive(Debug)]
 pub(super) enum Stage<R> {
-    /// Records are added; all of them are in memory as well.
-    Open { pieces: Vec<Piece> },
+    /// Records are added.
+    Open(Tail<R>),
     /// Nothing is added any more, and the storage has not confirmed yet that it holds everything.
-    Sealing { pieces: Vec<Piece> },
+    Sealing(Tail<R>),
     /// The storage holds it.
     Sealed { reader: R },
     /// It is being evicted: hits still read it, and the job that looks at it is under way.
@@ -82,7 +73,7 @@ impl<R: SegmentReader> Segment<R> {
         Self {
             id,
             log,
-            stage: Stage::Open { pieces: Vec::new() },
+            stage: Stage::Open(Tail::default()),
             size_bytes,
             end_bytes: SEGMENT_HEADER_BYTES as u64,
             live_bytes: 0,
@@ -101,19 +92,12 @@ impl<R: SegmentReader> Segment<R> {
         }
     }
 
-    /// Closes an open segment and gives the job that stores it. `None` if it is not open.
-    pub(super) fn seal(&mut self, slot: u32) -> Option<Job<R>> {
-        let Stage::Open { pieces } = &mut self.stage else {
-            return None;
-        };
-        let pieces = core::mem::take(pieces);
-        let to_write = pieces.iter().map(|piece| piece.bytes.clone()).collect();
-        self.stage = Stage::Sealing { pieces };
-        Some(Job {
-            slot,
-            segment: self.id,
-            task: Task::Write { pieces: to_write },
-        })
+    /// What is not known to be written, as long as there may be something.
+    pub(super) fn tail_mut(&mut self) -> Option<&mut Tail<R>> {
+        match &mut self.stage {
+            Stage::Open(tail) | Stage::Sealing(tail) => Some(tail),
+            Stage::Sealed { .. } | Stage::Evicting { .. } | Stage::Removing { .. } => None,
+        }
     }
 
     /// The batch at a location, if it can be had without waiting. What a storage may have changed is verified.
@@ -124,40 +108,37 @@ impl<R: SegmentReader> Segment<R> {
         crc32c: Crc32c,
     ) -> Option<Result<Bytes, SegmentError>> {
         let location = &batch.location;
+        if let Some((bytes, range)) = self.in_memory(location) {
+            return Some(Ok(bytes.slice(range)));
+        }
+        let reader = self.reader()?;
+        let range = if R::MAY_CORRUPT {
+            location.record()
+        } else {
+            location.batch()
+        };
+        match reader.read_now(range)? {
+            Ok(record) if R::MAY_CORRUPT => Some(self.verify(&record, key, batch, crc32c)),
+            read => Some(read.map_err(|error| SegmentError::of_storage(self.id, error))),
+        }
+    }
+
+    /// The piece that holds a batch, and where in it, as long as it is not known to be written.
+    fn in_memory(&self, location: &Location) -> Option<(&Bytes, Range<usize>)> {
         match &self.stage {
-            Stage::Open { pieces } | Stage::Sealing { pieces } => {
-                let (piece, range) = within_piece(pieces, location)?;
-                Some(Ok(piece.bytes.slice(range)))
-            }
-            Stage::Sealed { reader } | Stage::Evicting { reader } if R::MAY_CORRUPT => {
-                let record = match reader.read_now(location.record())? {
-                    Ok(record) => record,
-                    Err(error) => return Some(Err(SegmentError::of_storage(self.id, error))),
-                };
-                Some(self.verify(&record, key, batch, crc32c))
-            }
-            Stage::Sealed { reader } | Stage::Evicting { reader } => {
-                let read = reader.read_now(location.batch())?;
-                Some(read.map_err(|error| SegmentError::of_storage(self.id, error)))
-            }
-            Stage::Removing { .. } => None,
+            Stage::Open(tail) | Stage::Sealing(tail) => tail.piece(location.position, &location.batch()),
+            Stage::Sealed { .. } | Stage::Evicting { .. } | Stage::Removing { .. } => None,
         }
     }
 
     /// The batch at a location, if it lies in memory as it is.
     pub(super) fn batch_slice(&self, location: &Location) -> Option<&[u8]> {
-        match &self.stage {
-            Stage::Open { pieces } | Stage::Sealing { pieces } => {
-                let (piece, range) = within_piece(pieces, location)?;
-                piece.bytes.get(range)
-            }
-            Stage::Sealed { reader } | Stage::Evicting { reader } => {
-                let batch = location.batch();
-                let range = usize::try_from(batch.start).ok()?..usize::try_from(batch.end).ok()?;
-                reader.as_slice()?.get(range)
-            }
-            Stage::Removing { .. } => None,
+        if let Some((bytes, range)) = self.in_memory(location) {
+            return bytes.get(range);
         }
+        let batch = location.batch();
+        let range = usize::try_from(batch.start).ok()?..usize::try_from(batch.end).ok()?;
+        self.reader()?.as_slice()?.get(range)
     }
 
     /// The batch in a record that was read from this segment, verified if the storage may have changed it.
@@ -194,37 +175,25 @@ impl<R: SegmentReader> Segment<R> {
         verified_batch(record, place, &expected, crc32c)
     }
 
+    /// Reads what has been written.
     pub(super) fn reader(&self) -> Option<&R> {
         match &self.stage {
+            Stage::Open(tail) | Stage::Sealing(tail) => tail.written(),
             Stage::Sealed { reader } | Stage::Evicting { reader } => Some(reader),
-            Stage::Open { .. } | Stage::Sealing { .. } | Stage::Removing { .. } => None,
+            Stage::Removing { .. } => None,
         }
     }
 
     /// What it holds, as far as it shows; elsewhere what it counts for.
     pub(super) fn held_bytes(&self) -> u64 {
         match &self.stage {
-            Stage::Open { pieces } | Stage::Sealing { pieces } if !R::MAY_CORRUPT => {
-                pieces.iter().map(|piece| piece.bytes.len() as u64).sum()
-            }
-            Stage::Sealed { reader }
-            | Stage::Evicting { reader }
-            | Stage::Removing { reader: Some(reader) } => reader.size_bytes(),
-            Stage::Open { .. } | Stage::Sealing { .. } | Stage::Removing { reader: None } => self.size_bytes,
+            Stage::Open(tail) | Stage::Sealing(tail) if !R::MAY_CORRUPT => tail.unwritten_bytes(),
+            Stage::Sealed { reader } | Stage::Evicting { reader } => reader.size_bytes(),
+            Stage::Open(_) | Stage::Sealing(_) | Stage::Removing { .. } => self.size_bytes,
         }
     }
 
     pub(super) fn is_sealed(&self) -> bool {
         matches!(self.stage, Stage::Sealed { .. })
     }
-}
-
-/// The piece that holds a batch, and where in it.
-fn within_piece<'p>(pieces: &'p [Piece], location: &Location) -> Option<(&'p Piece, Range<usize>)> {
-    let behind = pieces.partition_point(|piece| piece.position <= location.position);
-    let piece = pieces.get(behind.checked_sub(1)?)?;
-    let batch = location.batch();
-    let at = |position: u64| usize::try_from(position - u64::from(piece.position)).ok();
-    let range = at(batch.start)?..at(batch.end)?;
-    (range.end <= piece.bytes.len()).then_some((piece, range))
 }

@@ -184,7 +184,9 @@ impl Play {
             self.restart();
         }
         self.is_failing = false;
-        self.disk.settle();
+        // Otherwise it would be found out little by little that the storage is well.
+        self.disk
+            .set_limit(self.disk.cache.settings().size_limit_bytes, false);
         for number in 50..58 {
             self.fetch(3, number);
             let hits = self.hits;

@@ -154,6 +154,10 @@ impl Life {
                 12..14 => {
                     self.assert_right(partition);
                 }
+                14 => {
+                    self.disk.cache.write_out(self.random.bool());
+                    self.disk.settle();
+                }
                 _ => {
                     self.log(partition).grow(partition, payload_bytes);
                     self.fetch_upstream(partition, length);

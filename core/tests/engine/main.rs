@@ -14,3 +14,4 @@ mod interleaved;
 mod model;
 mod naive;
 mod readers;
+mod writing;

@@ -17,6 +17,8 @@ use super::{CRC32C, Inner};
 
 /// How long a fill waits for room before what is left of it is let go.
 const ROOM_PATIENCE: Duration = Duration::from_millis(250);
+/// How long a batch is in memory only, about.
+const WRITE_OUT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a hit waits for the storage before it is a miss.
 const READ_PATIENCE: Duration = Duration::from_secs(1);
 /// A batch that cannot be read is a miss, and the lookup is done again without it, at most so often.
@@ -24,7 +26,7 @@ const READ_ROUNDS: usize = 3;
 
 impl<T, S: Storage + 'static> Inner<T, S> {
     /// Does all jobs that there are. One at a time does them; whoever comes meanwhile may leave.
-    async fn do_jobs(&self) {
+    pub(super) async fn do_jobs(&self) {
         let mut storage = self.storage.lock().await;
         loop {
             let job = self.write().next_job();
@@ -39,9 +41,32 @@ impl<T, S: Storage + 'static> Inner<T, S> {
 }
 
 impl<T: Send + Sync + 'static, S: Storage + 'static> Inner<T, S> {
+    /// Has what is in memory only written now and then, so that a crash loses no more than what came lately, also where
+    /// little comes. Ends with the cache.
+    pub(super) fn write_out_regularly(self: &Arc<Self>) {
+        if !S::Reader::MAY_CORRUPT {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            // Without a runtime there are no fetches either; what comes later is written as it comes together.
+            return;
+        };
+        let cache = Arc::downgrade(self);
+        runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(WRITE_OUT_INTERVAL).await;
+                let Some(cache) = cache.upgrade() else { return };
+                if cache.read().unwritten_bytes() > 0 {
+                    cache.write().write_out(false);
+                    cache.have_jobs_done_soon();
+                }
+            }
+        });
+    }
+
     /// Has the jobs done that there are; waits no longer than `patience`, and says whether they are done.
     async fn have_jobs_done(self: &Arc<Self>, patience: Duration) -> bool {
-        if !self.read().has_jobs() {
+        if !self.read().is_busy() {
             return false;
         }
         if !S::Reader::MAY_CORRUPT {

@@ -84,7 +84,7 @@ impl<T: Transport, S: Storage + 'static> CacheBuilder<T, S> {
         }
     }
 
-    /// How large segments become, in bytes; by default a 128th of the limit, at most a mebibyte.
+    /// How large segments become, in bytes; by default a 256th of the limit, at most a mebibyte in memory and 64 elsewhere.
     #[must_use]
     pub fn segment_size_bytes(mut self, segment_size_bytes: u32) -> Self {
         self.settings.segment_size_bytes = Some(segment_size_bytes);
@@ -131,7 +131,7 @@ impl<T: Transport, S: Storage + 'static> CacheBuilder<T, S> {
     }
 
     fn build_over(self, core: Core<S::Reader>) -> Cache<T, S> {
-        Cache {
+        let cache = Cache {
             inner: Arc::new(Inner {
                 transport: self.transport,
                 core: RwLock::new(core),
@@ -143,7 +143,9 @@ impl<T: Transport, S: Storage + 'static> CacheBuilder<T, S> {
                 versions: RwLock::default(),
                 lacks_topic_ids: AtomicBool::new(false),
             }),
-        }
+        };
+        cache.inner.write_out_regularly();
+        cache
     }
 }
 
@@ -185,6 +187,17 @@ impl<T: Transport, S: Storage + 'static> Cache<T, S> {
     pub fn clear(&self) {
         self.inner.write().clear();
         self.inner.have_jobs_done_soon();
+    }
+
+    /// Has everything written that is in memory only, to be called before the process ends; then it is all there after a
+    /// restart, which need not walk it. Gives how many bytes the storage did not take. The cache goes on working. In
+    /// memory there is nothing to be written.
+    pub async fn write_out(&self) -> u64 {
+        self.inner.write().write_out(true);
+        while self.inner.read().is_busy() {
+            self.inner.do_jobs().await;
+        }
+        self.inner.read().unwritten_bytes()
     }
 
     /// What counts against the limit, in bytes, by the running account and summed up anew over everything that is held.
