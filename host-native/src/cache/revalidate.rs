@@ -291,19 +291,41 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         unknown: Vec<(TopicId, WireStr)>,
         asked_at: Instant,
     ) {
-        let names: Vec<WireStr> = unknown.iter().map(|(_, name)| name.clone()).collect();
-        let told = match compacted_topics(&self.transport, broker, &names).await {
+        let told = match self.told_policies(broker, &unknown).await {
             Ok(told) => told,
             Err(error) => {
                 debug!(%broker, %error, "clean-up policies could not be asked for");
-                BTreeMap::new()
+                unknown.into_iter().map(|(id, _)| (id, true)).collect()
             }
         };
         let mut known = self.questions.known_policies(asked_at);
-        for (id, name) in unknown {
-            let is_compacted = told.get(&name).copied().unwrap_or(true);
+        for (id, is_compacted) in told {
             known.insert(id, (is_compacted, asked_at));
         }
+    }
+
+    /// What a broker says of topics by name, of those that are called so before and after (H6). A policy that it does not
+    /// tell counts as compacted.
+    async fn told_policies(
+        &self,
+        broker: &BrokerAddress,
+        topics: &[(TopicId, WireStr)],
+    ) -> Result<Vec<(TopicId, bool)>, TransportError> {
+        let names: Vec<WireStr> = topics.iter().map(|(_, name)| name.clone()).collect();
+        let asked: Vec<TopicRef> = names.iter().cloned().map(TopicRef::Name).collect();
+        let is_told = |(id, name): &&(TopicId, WireStr)| self.told_names.by(broker, name) == Some(*id);
+        if !topics.iter().all(|topic| is_told(&topic)) {
+            self.described(broker, &asked).await?;
+        }
+        let before: Vec<_> = topics.iter().filter(is_told).collect();
+        let told = compacted_topics(&self.transport, broker, &names).await?;
+        let after = self.described(broker, &asked).await?;
+        let certain = before
+            .into_iter()
+            .filter(|(id, name)| stands_for(&after, name, *id));
+        Ok(certain
+            .map(|(id, name)| (*id, told.get(name).copied().unwrap_or(true)))
+            .collect())
     }
 
     async fn ask_leader(

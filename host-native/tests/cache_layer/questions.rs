@@ -94,9 +94,9 @@ async fn partitions_that_different_readers_need_are_validated_beside_each_other(
         assert!(reader.await??.is_some());
     }
     let after = broker.requests();
-    // One after the other, each asks Metadata, the settings of the topic, what its name stands for,
-    // the leader, and the name again: ten questions in a row.
-    assert!(started.elapsed() < QUESTION_DELAY * 6, "{:?}", started.elapsed());
+    // One after the other, each asks Metadata, the settings of the topic between two more, what its name stands for,
+    // the leader, and the name again: a dozen questions in a row.
+    assert!(started.elapsed() < QUESTION_DELAY * 8, "{:?}", started.elapsed());
     assert_eq!(after.fetch, before.fetch);
     assert_eq!(
         (
