@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::time::Instant;
+use crate::time::{Instant, MaxStaleness};
 use crate::wire::PartitionData;
 
 /// Epochs of batches that may come between two validations at most; a partition counts for as much as they take.
@@ -62,10 +62,11 @@ impl PartitionState {
         }
     }
 
-    /// Of a partition of which nothing is known but that batches of it are cached.
-    pub(crate) fn unvalidated() -> Self {
+    /// Of a partition of which nothing is known but that batches of it are cached. Those have to be validated, unless that
+    /// is never asked for.
+    pub(crate) fn restored(max_staleness: MaxStaleness) -> Self {
         Self {
-            validated_at: None,
+            validated_at: (max_staleness == MaxStaleness::Forever).then(Instant::default),
             ..Self::new(Instant::default(), -1)
         }
     }

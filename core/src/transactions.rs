@@ -26,9 +26,9 @@ impl Aborted {
 /// The aborted transactions that touch one cached batch or the gap in front of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AbortedInBatch {
-    /// The batch came in an answer for uncommitted data, which says nothing of transactions.
+    /// The batch came in an answer for uncommitted data, which says nothing of transactions, or before it was stable.
     Unknown,
-    /// The batch is of no transaction, so that its records are for all readers whatever is aborted around it.
+    /// The batch is stable and of no transaction, so that its records are for all readers whatever is aborted around it.
     Plain,
     /// There is none.
     None,

@@ -163,7 +163,10 @@ impl Harvest {
                 leader_epoch: batch.partition_leader_epoch(),
                 max_timestamp: batch.max_timestamp(),
                 aborted: match &aborted {
-                    _ if !batch.is_transactional() => AbortedInBatch::Plain,
+                    // Nothing is said of what is not stable yet: once it is, it is fetched again by those who care.
+                    _ if !batch.is_transactional() && span.last() < self.data.last_stable_offset => {
+                        AbortedInBatch::Plain
+                    }
                     Some(aborted) => touching(aborted, covers),
                     None => AbortedInBatch::Unknown,
                 },

@@ -6,6 +6,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::Cache;
+use crate::freshness::PartitionState;
 use crate::identity::PartitionKey;
 use crate::segment::{DirectoryEntry, Recovery, SegmentError, SegmentErrorKind, read_directory};
 use crate::storage::{SegmentId, SegmentReader, Storage, StorageError};
@@ -106,7 +107,7 @@ struct Found<R> {
 
 impl<R: SegmentReader> Cache<R> {
     /// Takes over what a storage holds, into a cache that is new. Nothing of it is served before it has been
-    /// validated. What is over the size limit goes with the jobs that come next.
+    /// validated, unless the staleness bound is [`Forever`](crate::time::MaxStaleness::Forever). What is over the size limit goes with the jobs that come next.
     pub async fn restore<S: Storage<Reader = R>>(
         &mut self,
         storage: &mut S,
@@ -149,6 +150,7 @@ impl<R: SegmentReader> Cache<R> {
         for entry in found.iter().flat_map(|segment| &segment.entries) {
             found_epochs.entry(entry.key).or_default().note(entry);
         }
+        let new = PartitionState::restored(self.settings.max_staleness);
         let mut order = Vec::new();
         let mut entries = Vec::with_capacity(found.len());
         for segment in found {
@@ -171,7 +173,8 @@ impl<R: SegmentReader> Cache<R> {
                     continue;
                 };
                 if epochs.can_be_validated(entry) {
-                    self.engine.adopt_entry(*slot, entry, epochs.is_of_newest(entry));
+                    self.engine
+                        .adopt_entry(*slot, entry, epochs.is_of_newest(entry), &new);
                 }
             }
         }

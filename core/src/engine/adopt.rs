@@ -32,8 +32,15 @@ impl<R: SegmentReader> Engine<R> {
     }
 
     /// Takes an entry of such a segment over, in the place of whatever covers the same offsets, and of what cannot be of the
-    /// same log (H7). Unless what it says of aborted transactions is `trusted`, that is forgotten.
-    pub(crate) fn adopt_entry(&mut self, slot: u32, entry: &DirectoryEntry, trusted: bool) {
+    /// same log (H7). Unless what it says of aborted transactions is `trusted`, that is forgotten. `new` is what is known of a
+    /// partition at first.
+    pub(crate) fn adopt_entry(
+        &mut self,
+        slot: u32,
+        entry: &DirectoryEntry,
+        trusted: bool,
+        new: &PartitionState,
+    ) {
         self.next_sequence = self.next_sequence.max(entry.sequence.saturating_add(1));
         while let Some(older) = self.partitions.get(&entry.key).and_then(|partition| {
             let (older, _) = partition.index.first_overlap(entry.covers)?;
@@ -73,9 +80,14 @@ impl<R: SegmentReader> Engine<R> {
         };
         let partition = self.partitions.entry(entry.key).or_insert_with(|| Partition {
             index: PartitionIndex::default(),
-            state: PartitionState::unvalidated(),
+            state: new.clone(),
         });
         partition.state.leader_epoch = partition.state.leader_epoch.max(entry.leader_epoch);
+        if location.aborted.is_known() {
+            // Nothing is known of a batch before it is stable.
+            let stable_below = entry.span.last().saturating_add(1);
+            partition.state.stable_below = partition.state.stable_below.max(stable_below);
+        }
         partition
             .state
             .note_epoch(entry.leader_epoch, Instant::default(), usize::MAX);

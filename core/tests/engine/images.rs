@@ -1,13 +1,17 @@
 //! What a crash or a bad medium can leave of a small mount: cut at every byte and every sector, and with every bit of it
 //! flipped. A restored cache serves what was stored or nothing, and loses nothing that lies outside the damage (H24).
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use kachet_core::cache::CacheSettings;
 use kachet_core::segment::{
     AbortedInBatch, Place, RECORD_HEADER_BYTES, Record, SEGMENT_HEADER_BYTES, encode_record,
     encode_segment_header,
 };
 use kachet_core::storage::faulty::FaultRates;
 use kachet_core::storage::{SegmentId, Storage};
+use kachet_core::time::MaxStaleness;
 use kachet_core::wire::RecordBatch;
 
 use crate::batches::{
@@ -41,7 +45,11 @@ fn record_bytes(payload_bytes: usize) -> usize {
 }
 
 fn disk(medium: Medium) -> Disk {
-    Driver::on_medium(unbounded(1_000_000, None), medium, 1, FaultRates::default())
+    let settings = CacheSettings {
+        max_staleness: MaxStaleness::Within(Duration::from_secs(3_600)),
+        ..unbounded(1_000_000, None)
+    };
+    Driver::on_medium(settings, medium, 1, FaultRates::default())
 }
 
 impl Mount {

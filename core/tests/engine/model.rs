@@ -209,7 +209,8 @@ impl Partition {
             epoch: link.epoch,
             bytes: link.bytes.clone(),
             is_transactional: link.is_transactional,
-            is_committed: data.aborted_transactions.is_some() || !link.is_transactional,
+            is_committed: data.aborted_transactions.is_some()
+                || !link.is_transactional && link.last < data.last_stable_offset,
             known_at: at,
             version,
             is_fresh: true,

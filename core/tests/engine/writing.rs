@@ -4,7 +4,9 @@ use kachet_core::cache::Absorbed;
 use kachet_core::cache::Harvest;
 use kachet_core::storage::faulty::{FaultKind, FaultRates};
 
-use crate::batches::{CRC, at, data, numbered, request, request_one, response_of, unbounded, unchanged};
+use crate::batches::{
+    CRC, at, committed, data, numbered, request, request_one, response_of, unbounded, unchanged,
+};
 use crate::driver::{Disk, Driver, block_on};
 
 const BATCH_BYTES: usize = 16 << 10;
@@ -179,4 +181,20 @@ fn a_storage_that_takes_nothing_is_left_alone_and_tried_again_until_it_does() {
     }
     insert(&mut disk, 99_000);
     assert!(is_hit(&disk, 99_000));
+}
+
+#[test]
+fn where_nothing_is_ever_asked_what_was_stored_is_served_at_once_after_a_restart() {
+    let mut disk = disk(64 * MEBIBYTE, MEBIBYTE);
+    for number in 0..100 {
+        insert(&mut disk, number);
+    }
+    disk.cache.write_out(true);
+    disk.settle();
+    disk.restart(disk.cache.settings()).unwrap();
+    for number in 0..100 {
+        assert!(is_hit(&disk, number));
+        let committed = disk.hit(&committed(request_one(0, 10 * number)), at(0));
+        assert_eq!(committed, Some(numbered(number, BATCH_BYTES)));
+    }
 }
