@@ -10,6 +10,7 @@ use kachet_core::cache::{Absorbed, Harvest, Warmed};
 use kachet_core::storage::{SegmentReader, Storage};
 use kachet_core::time::Instant;
 use kachet_core::wire::FetchRequest;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -44,7 +45,7 @@ impl<T: Send + Sync + 'static, S: Storage + 'static> Inner<T, S> {
     /// Has what is in memory only written now and then, so that a crash loses no more than what came lately, also where
     /// little comes. Ends with the cache.
     pub(super) fn write_out_regularly(self: &Arc<Self>) {
-        if !S::Reader::MAY_CORRUPT {
+        if !S::Reader::MAY_CORRUPT && self.notebook.is_none() {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
@@ -60,8 +61,27 @@ impl<T: Send + Sync + 'static, S: Storage + 'static> Inner<T, S> {
                     cache.write().write_out(false);
                     cache.have_jobs_done_soon();
                 }
+                cache.write_note().await;
             }
         });
+    }
+
+    /// Writes down what brokers have said, if they have said anything new.
+    pub(super) async fn write_note(&self) {
+        let Some(notebook) = self.notebook.clone() else {
+            return;
+        };
+        let Some(note) = self.catalogue.take_note() else {
+            return;
+        };
+        let written = spawn_blocking(move || notebook.write(&note)).await;
+        let error = match written {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        warn!(%error, "what the cluster says of itself could not be written down; it is tried again");
+        self.catalogue.note_is_due();
     }
 
     /// Has the jobs done that there are; waits no longer than `patience`, and says whether they are done.

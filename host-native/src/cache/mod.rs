@@ -1,6 +1,7 @@
 //! The cache as a layer over any transport: a fetch is answered from memory where the rules allow it, and
 //! everything else goes through to the transport below.
 
+mod catalogue;
 mod flights;
 mod jobs;
 mod names;
@@ -9,7 +10,6 @@ mod revalidate;
 mod single_flight;
 
 use core::time::Duration;
-use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -17,9 +17,12 @@ use kachet_core::cache::{Cache as Core, CacheSettings, RestoreError, Restored};
 use kachet_core::statistics::Statistics;
 use kachet_core::storage::{MemoryStorage, Storage};
 use kachet_core::time::{Instant, MaxStaleness};
-use kachet_core::wire::{Crc32c, FetchRequest, FetchResponse, TopicId, WireStr};
+use kachet_core::wire::{Crc32c, FetchRequest, FetchResponse, TopicId, TopicRef, WireStr};
 
+use self::catalogue::Catalogue;
+pub use self::catalogue::Notebook;
 use self::flights::Flights;
+use crate::cluster::Topology;
 use crate::transport::{ApiVersions, BrokerAddress, Request, Response, Transport, TransportError};
 
 /// A read-through cache over a transport, and itself a [`Transport`]. Clones share one cache.
@@ -51,8 +54,8 @@ struct Inner<T, S: Storage> {
     flights: Flights,
     questions: revalidate::Questions,
     told_names: names::ToldNames,
-    /// What each broker answered last, by address.
-    versions: RwLock<HashMap<BrokerAddress, Arc<ApiVersions>>>,
+    catalogue: Catalogue,
+    notebook: Option<Arc<dyn Notebook>>,
     /// Set when a broker turned out to be older than topic ids, so that nobody goes on asking for them.
     lacks_topic_ids: AtomicBool,
 }
@@ -70,6 +73,7 @@ impl<T, S: Storage> Clone for Cache<T, S> {
 pub struct CacheBuilder<T, S = MemoryStorage> {
     transport: T,
     storage: S,
+    notebook: Option<Arc<dyn Notebook>>,
     settings: CacheSettings,
 }
 
@@ -80,8 +84,18 @@ impl<T: Transport, S: Storage + 'static> CacheBuilder<T, S> {
         CacheBuilder {
             transport: self.transport,
             storage,
+            notebook: self.notebook,
             settings: self.settings,
         }
+    }
+
+    /// Where the cache writes down which cluster it is of, and where topics are found, so that after a
+    /// [restart](Self::restore) it can serve without any broker if the [staleness bound](Self::max_staleness) says so,
+    /// and batches of one cluster are never served for another's (H6).
+    #[must_use]
+    pub fn notebook(mut self, notebook: Arc<dyn Notebook>) -> Self {
+        self.notebook = Some(notebook);
+        self
     }
 
     /// How large segments become, in bytes; by default a 256th of the limit, at most a mebibyte in memory and 64 elsewhere.
@@ -118,19 +132,28 @@ impl<T: Transport, S: Storage + 'static> CacheBuilder<T, S> {
     /// The cache, empty.
     pub fn build(self) -> Cache<T, S> {
         let core = Core::new(self.settings, CRC32C);
-        self.build_over(core)
+        self.build_over(core, Catalogue::default())
     }
 
     /// The cache, with what the storage holds. Nothing of it is served before brokers have validated it.
     pub async fn restore(mut self) -> Result<(Cache<T, S>, Restored), RestoreError> {
         let mut core = Core::new(self.settings, CRC32C);
+        let catalogue = catalogue::read(self.notebook.clone()).await;
+        if let Some(cluster_id) = catalogue.cluster_id() {
+            core.identify_cluster(&cluster_id);
+        }
+        if self.settings.max_staleness == MaxStaleness::Forever {
+            for (name, topic_id) in catalogue.names() {
+                core.learn_topic(&name, topic_id, Instant::default());
+            }
+        }
         let restored = core.restore(&mut self.storage, CRC32C).await?;
-        let cache = self.build_over(core);
+        let cache = self.build_over(core, catalogue);
         cache.inner.have_jobs_done_soon();
         Ok((cache, restored))
     }
 
-    fn build_over(self, core: Core<S::Reader>) -> Cache<T, S> {
+    fn build_over(self, core: Core<S::Reader>, catalogue: Catalogue) -> Cache<T, S> {
         let cache = Cache {
             inner: Arc::new(Inner {
                 transport: self.transport,
@@ -140,7 +163,8 @@ impl<T: Transport, S: Storage + 'static> CacheBuilder<T, S> {
                 flights: Flights::default(),
                 questions: revalidate::Questions::default(),
                 told_names: names::ToldNames::default(),
-                versions: RwLock::default(),
+                catalogue,
+                notebook: self.notebook,
                 lacks_topic_ids: AtomicBool::new(false),
             }),
         };
@@ -155,6 +179,7 @@ impl<T: Transport> Cache<T> {
         CacheBuilder {
             transport,
             storage: MemoryStorage::new(),
+            notebook: None,
             settings: CacheSettings::default(),
         }
     }
@@ -197,6 +222,7 @@ impl<T: Transport, S: Storage + 'static> Cache<T, S> {
         while self.inner.read().is_busy() {
             self.inner.do_jobs().await;
         }
+        self.inner.write_note().await;
         self.inner.read().unwritten_bytes()
     }
 
@@ -213,7 +239,14 @@ impl<T: Transport, S: Storage + 'static> Transport for Cache<T, S> {
             Request::Fetch { version, request } => {
                 self.fetch(broker, version, request).await.map(Response::Fetch)
             }
-            other @ Request::Other { .. } => self.inner.transport.round_trip(broker, other).await,
+            other @ Request::Other { .. } => {
+                let (api_key, version) = (other.api_key(), other.version());
+                let response = self.inner.transport.round_trip(broker, other).await?;
+                if let Response::Other(body) = &response {
+                    self.inner.catalogue.overhear(api_key, version, body);
+                }
+                Ok(response)
+            }
         }
     }
 
@@ -222,11 +255,17 @@ impl<T: Transport, S: Storage + 'static> Transport for Cache<T, S> {
     async fn api_versions(&self, broker: &BrokerAddress) -> Result<Arc<ApiVersions>, TransportError> {
         match self.inner.transport.api_versions(broker).await {
             Ok(versions) => {
-                self.inner.remember_versions(broker, &versions);
+                self.inner.catalogue.learn_versions(broker, &versions);
                 Ok(versions)
             }
-            Err(error) => self.inner.remembered_versions(broker).ok_or(error),
+            Err(error) => self.inner.catalogue.versions(broker).ok_or(error),
         }
+    }
+
+    /// What brokers said last, where what is cached may be served without asking.
+    fn topology(&self, topics: &[TopicRef]) -> Option<Topology> {
+        let may_tell = self.inner.read().settings().max_staleness == MaxStaleness::Forever;
+        may_tell.then(|| self.inner.catalogue.topology(topics)).flatten()
     }
 
     fn answer_timeout(&self) -> Duration {
@@ -304,30 +343,9 @@ impl<T, S: Storage> Inner<T, S> {
         self.core.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remembered_versions(&self, broker: &BrokerAddress) -> Option<Arc<ApiVersions>> {
-        let versions = self.versions.read().unwrap_or_else(PoisonError::into_inner);
-        versions.get(broker).cloned()
-    }
-
-    fn remember_versions(&self, broker: &BrokerAddress, versions: &Arc<ApiVersions>) {
-        if self
-            .remembered_versions(broker)
-            .is_some_and(|known| known == *versions)
-        {
-            return;
-        }
-        let mut remembered = self.versions.write().unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() < BROKERS_LIMIT {
-            remembered.insert(broker.clone(), Arc::clone(versions));
-        }
-    }
-
     fn identify(&self, cluster_id: Option<&WireStr>) {
         if let Some(cluster_id) = cluster_id {
             self.write().identify_cluster(cluster_id);
         }
     }
 }
-
-/// Brokers whose versions are remembered at most.
-const BROKERS_LIMIT: usize = 4096;

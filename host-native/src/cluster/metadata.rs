@@ -30,7 +30,7 @@ pub struct Topology {
 }
 
 /// One topic.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicMetadata {
     /// The name; `None` for an id that the cluster does not know.
     pub name: Option<WireStr>,
@@ -43,7 +43,7 @@ pub struct TopicMetadata {
 }
 
 /// One partition.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartitionMetadata {
     /// The error, 0 for none.
     pub error_code: i16,
@@ -64,7 +64,8 @@ pub(crate) async fn answers_topic_ids<T: Transport>(
 }
 
 /// Asks a broker for some topics, all by name or all by id, because that is what Metadata can do in one request.
-/// Names that do not exist are not created.
+/// Names that do not exist are not created. If the broker cannot be asked, the answer is what the transport
+/// [knows](Transport::topology).
 pub async fn describe<T: Transport>(
     transport: &T,
     broker: &BrokerAddress,
@@ -86,8 +87,10 @@ pub async fn describe<T: Transport>(
             request
         }
     };
-    let (_, response) = call_with(transport, broker, ours, Duration::ZERO, build).await?;
-    Ok(Topology::from(response))
+    match call_with(transport, broker, ours, Duration::ZERO, build).await {
+        Ok((_, response)) => Ok(Topology::from(response)),
+        Err(error) => transport.topology(topics).ok_or(error),
+    }
 }
 
 fn asked_for(topic: &TopicRef) -> MetadataRequestTopic {

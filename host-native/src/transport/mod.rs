@@ -15,8 +15,9 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kachet_core::wire::{FETCH_API_KEY, FetchRequest, FetchResponse};
+use kachet_core::wire::{FETCH_API_KEY, FetchRequest, FetchResponse, TopicRef};
 
+use crate::cluster::Topology;
 pub use error::TransportError;
 pub use tcp::{TcpSettings, TcpTransport};
 pub use versions::{ApiVersions, call, call_with};
@@ -35,6 +36,13 @@ pub trait Transport: Send + Sync + 'static {
         &self,
         broker: &BrokerAddress,
     ) -> impl Future<Output = Result<Arc<ApiVersions>, TransportError>> + Send;
+
+    /// What is known of topics without asking, for the time when brokers cannot be asked; `None` unless something is known of
+    /// each of them, and may be told however old it is. No transport but a cache knows anything.
+    fn topology(&self, topics: &[TopicRef]) -> Option<Topology> {
+        let _ = topics;
+        None
+    }
 
     /// Within what time an answer or a failure comes as a rule, on top of what the broker itself may wait; one minute
     /// unless a transport says otherwise. What has brought neither by then is taken for lost by the cache, which asks
@@ -59,6 +67,10 @@ impl<T: Transport> Transport for Arc<T> {
         broker: &BrokerAddress,
     ) -> impl Future<Output = Result<Arc<ApiVersions>, TransportError>> + Send {
         T::api_versions(self, broker)
+    }
+
+    fn topology(&self, topics: &[TopicRef]) -> Option<Topology> {
+        T::topology(self, topics)
     }
 
     fn answer_timeout(&self) -> Duration {

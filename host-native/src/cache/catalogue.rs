@@ -1,0 +1,357 @@
+//! What the cluster has said of itself, kept for the time when nobody can be asked: with
+//! [`MaxStaleness::Forever`](kachet_core::time::MaxStaleness) a cache goes on serving what it holds while its brokers are
+//! down, and whoever reads from it has to find topics, ids and leaders first. A [`Notebook`] carries it over a restart.
+
+use core::fmt;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use kachet_core::wire::{TopicId, TopicRef, WireStr};
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::messages::metadata_response::MetadataResponse;
+use kafka_protocol::protocol::Decodable;
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+
+use crate::cluster::{PartitionMetadata, TopicMetadata, Topology, code};
+use crate::transport::array_counts::response_arrays_are_whole;
+use crate::transport::{ApiVersions, BrokerAddress};
+
+/// Topics that are remembered at most.
+const TOPICS_LIMIT: usize = 16 * 1024;
+/// Brokers that are remembered at most.
+const BROKERS_LIMIT: usize = 4096;
+/// What the note says first. One of another format is not read, and written anew.
+const FORMAT: u64 = 1;
+
+/// Where a cache keeps a note beside its segments, so that after a restart it knows more than they tell.
+pub trait Notebook: fmt::Debug + Send + Sync + 'static {
+    /// The note that was written last, if there is one that is whole. May block.
+    fn read(&self) -> Option<Vec<u8>>;
+
+    /// Puts a note in the place of the last one, all of it or nothing. May block.
+    fn write(&self, note: &[u8]) -> io::Result<()>;
+}
+
+/// What a notebook says; without one, or if it cannot be read, nothing.
+pub(super) async fn read(notebook: Option<Arc<dyn Notebook>>) -> Catalogue {
+    let Some(notebook) = notebook else {
+        return Catalogue::default();
+    };
+    let note = spawn_blocking(move || notebook.read()).await.ok().flatten();
+    note.map(|note| Catalogue::from_note(&note)).unwrap_or_default()
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(super) struct Catalogue(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    cluster_id: Option<WireStr>,
+    brokers: BTreeMap<i32, BrokerAddress>,
+    topics: BTreeMap<WireStr, TopicMetadata>,
+    /// What each broker answered last.
+    versions: BTreeMap<BrokerAddress, Arc<ApiVersions>>,
+    /// Something has changed since the last note.
+    is_changed: bool,
+}
+
+impl Catalogue {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn versions(&self, broker: &BrokerAddress) -> Option<Arc<ApiVersions>> {
+        self.lock().versions.get(broker).cloned()
+    }
+
+    pub(super) fn learn_versions(&self, broker: &BrokerAddress, versions: &Arc<ApiVersions>) {
+        let mut known = self.lock();
+        if known.versions.get(broker) == Some(versions) {
+            return;
+        }
+        if known.versions.len() < BROKERS_LIMIT || known.versions.contains_key(broker) {
+            known.versions.insert(broker.clone(), Arc::clone(versions));
+            known.is_changed = true;
+        }
+    }
+
+    /// Learns from a response that goes by, if it is of Metadata and can be read.
+    pub(super) fn overhear(&self, api_key: i16, version: i16, body: &Bytes) {
+        if api_key != ApiKey::Metadata as i16 || !response_arrays_are_whole(api_key, version, body) {
+            return;
+        }
+        if let Ok(response) = MetadataResponse::decode(&mut body.clone(), version) {
+            self.learn(&Topology::from(response));
+        }
+    }
+
+    pub(super) fn learn(&self, topology: &Topology) {
+        let mut known = self.lock();
+        if topology.cluster_id.is_some() && known.cluster_id != topology.cluster_id {
+            let versions = core::mem::take(&mut known.versions);
+            *known = Known {
+                cluster_id: topology.cluster_id.as_ref().map(WireStr::detached),
+                versions,
+                is_changed: true,
+                ..Known::default()
+            };
+        }
+        if !topology.brokers.is_empty() && known.brokers != topology.brokers {
+            known.brokers.clone_from(&topology.brokers);
+            known.is_changed = true;
+        }
+        for topic in &topology.topics {
+            if let Some(name) = &topic.name {
+                known.learn_topic(name, topic);
+            }
+        }
+    }
+
+    pub(super) fn cluster_id(&self) -> Option<WireStr> {
+        self.lock().cluster_id.clone()
+    }
+
+    /// The ids that names stood for last.
+    pub(super) fn names(&self) -> Vec<(WireStr, TopicId)> {
+        let known = self.lock();
+        let names = known.topics.iter();
+        names
+            .map(|(name, topic)| (name.clone(), topic.topic_id))
+            .collect()
+    }
+
+    /// What is known of topics; `None` unless all of them are.
+    pub(super) fn topology(&self, topics: &[TopicRef]) -> Option<Topology> {
+        let known = self.lock();
+        let found = topics.iter().map(|asked| match asked {
+            TopicRef::Name(name) => known.topics.get(name).cloned(),
+            TopicRef::Id(id) => known.topics.values().find(|topic| topic.topic_id == *id).cloned(),
+        });
+        Some(Topology {
+            cluster_id: known.cluster_id.clone(),
+            brokers: known.brokers.clone(),
+            topics: found.collect::<Option<_>>()?,
+        })
+    }
+
+    /// The note to be written, if anything has changed since the last one.
+    pub(super) fn take_note(&self) -> Option<Vec<u8>> {
+        let mut known = self.lock();
+        core::mem::take(&mut known.is_changed).then(|| known.to_json().to_string().into_bytes())
+    }
+
+    /// A note could not be written: the next one is due.
+    pub(super) fn note_is_due(&self) {
+        self.lock().is_changed = true;
+    }
+
+    /// What a note says. One that cannot be read says nothing.
+    pub(super) fn from_note(note: &[u8]) -> Self {
+        let known = serde_json::from_slice(note)
+            .ok()
+            .and_then(|note: Value| Known::from_json(&note));
+        Self(Mutex::new(known.unwrap_or_default()))
+    }
+}
+
+impl Known {
+    fn learn_topic(&mut self, name: &WireStr, topic: &TopicMetadata) {
+        if topic.error_code == code::UNKNOWN_TOPIC_OR_PARTITION {
+            self.is_changed |= self.topics.remove(name).is_some();
+        }
+        if topic.error_code != 0 || self.topics.get(name) == Some(topic) {
+            return;
+        }
+        if self.topics.len() < TOPICS_LIMIT || self.topics.contains_key(name) {
+            let name = name.detached();
+            let topic = TopicMetadata {
+                name: Some(name.clone()),
+                ..topic.clone()
+            };
+            self.topics.insert(name, topic);
+            self.is_changed = true;
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let brokers = self
+            .brokers
+            .iter()
+            .map(|(id, broker)| json!([id, broker.host, broker.port]));
+        let topics = self.topics.iter().map(|(name, topic)| {
+            let partitions = topic.partitions.iter();
+            let partitions =
+                partitions.map(|(index, each)| json!([index, each.leader_id, each.leader_epoch]));
+            json!({
+                "name": name.as_str(),
+                "id": Uuid::from_bytes(topic.topic_id.0).to_string(),
+                "partitions": partitions.collect::<Vec<_>>(),
+            })
+        });
+        let versions = self.versions.iter().map(|(broker, versions)| {
+            let apis = versions
+                .iter()
+                .map(|(key, range)| json!([key, range.start(), range.end()]));
+            json!({ "broker": broker.to_string(), "apis": apis.collect::<Vec<_>>() })
+        });
+        json!({
+            "format": FORMAT,
+            "cluster_id": self.cluster_id.as_ref().map(WireStr::as_str),
+            "brokers": brokers.collect::<Vec<_>>(),
+            "topics": topics.collect::<Vec<_>>(),
+            "versions": versions.collect::<Vec<_>>(),
+        })
+    }
+
+    fn from_json(note: &Value) -> Option<Self> {
+        if note["format"] != FORMAT {
+            return None;
+        }
+        let brokers = note["brokers"].as_array()?.iter().map(|broker| {
+            let (host, port) = (
+                broker[1].as_str()?.to_owned(),
+                u16::try_from(broker[2].as_u64()?).ok()?,
+            );
+            Some((int(&broker[0])?, BrokerAddress { host, port }))
+        });
+        let topics = note["topics"].as_array()?.iter().map(|topic| {
+            let topic = topic_from_json(topic)?;
+            Some((topic.name.clone()?, topic))
+        });
+        let versions = note["versions"].as_array()?.iter().map(|of_broker| {
+            let apis = of_broker["apis"].as_array()?.iter().map(|api| {
+                let (min, max) = (int(&api[1])?, int(&api[2])?);
+                Some((int(&api[0])?, min..=max))
+            });
+            let versions = apis.collect::<Option<ApiVersions>>()?;
+            Some((of_broker["broker"].as_str()?.parse().ok()?, Arc::new(versions)))
+        });
+        Some(Self {
+            cluster_id: note["cluster_id"].as_str().and_then(WireStr::copy_from),
+            brokers: brokers.collect::<Option<_>>()?,
+            topics: topics.collect::<Option<_>>()?,
+            versions: versions.collect::<Option<_>>()?,
+            is_changed: false,
+        })
+    }
+}
+
+fn int<N: TryFrom<i64>>(value: &Value) -> Option<N> {
+    value.as_i64().and_then(|value| N::try_from(value).ok())
+}
+
+fn topic_from_json(topic: &Value) -> Option<TopicMetadata> {
+    let partitions = topic["partitions"].as_array()?.iter().map(|partition| {
+        let metadata = PartitionMetadata {
+            error_code: 0,
+            leader_id: int(&partition[1])?,
+            leader_epoch: int(&partition[2])?,
+        };
+        Some((int(&partition[0])?, metadata))
+    });
+    Some(TopicMetadata {
+        name: Some(topic["name"].as_str().and_then(WireStr::copy_from)?),
+        topic_id: TopicId(*Uuid::parse_str(topic["id"].as_str()?).ok()?.as_bytes()),
+        error_code: 0,
+        partitions: partitions.collect::<Option<_>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topology(cluster_id: &'static str, topics: &[(&'static str, u8)]) -> Topology {
+        let broker = BrokerAddress {
+            host: "::1".to_owned(),
+            port: 9092,
+        };
+        let leader = PartitionMetadata {
+            error_code: 0,
+            leader_id: 3,
+            leader_epoch: 7,
+        };
+        let topics = topics.iter().map(|(name, id)| TopicMetadata {
+            name: Some(WireStr::from_static(name)),
+            topic_id: TopicId([*id; 16]),
+            error_code: 0,
+            partitions: BTreeMap::from([(0, leader), (5, leader)]),
+        });
+        Topology {
+            cluster_id: Some(WireStr::from_static(cluster_id)),
+            brokers: BTreeMap::from([(3, broker)]),
+            topics: topics.collect(),
+        }
+    }
+
+    fn name(name: &'static str) -> TopicRef {
+        TopicRef::Name(WireStr::from_static(name))
+    }
+
+    #[test]
+    fn a_note_gives_everything_back() {
+        let catalogue = Catalogue::default();
+        catalogue.learn(&topology("c", &[("a", 1), ("b", 2)]));
+        let versions: ApiVersions = [(1, 4..=18), (3, 0..=13)].into_iter().collect();
+        let broker = "[::1]:9092".parse().unwrap();
+        catalogue.learn_versions(&broker, &Arc::new(versions.clone()));
+        let note = catalogue.take_note().unwrap();
+        assert_eq!(catalogue.take_note(), None, "nothing has changed since");
+        let read = Catalogue::from_note(&note);
+        assert_eq!(read.take_note(), None);
+        assert_eq!(read.versions(&broker).as_deref(), Some(&versions));
+        assert_eq!(read.cluster_id(), Some(WireStr::from_static("c")));
+        let asked = [name("b"), TopicRef::Id(TopicId([1; 16]))];
+        let known = read.topology(&asked).unwrap();
+        let learned = topology("c", &[("b", 2), ("a", 1)]);
+        assert_eq!((known.brokers, known.topics), (learned.brokers, learned.topics));
+        assert!(
+            read.topology(&[name("a"), name("x")]).is_none(),
+            "only if all are known"
+        );
+    }
+
+    #[test]
+    fn what_another_cluster_says_takes_the_place_of_everything() {
+        let catalogue = Catalogue::default();
+        catalogue.learn(&topology("c", &[("a", 1)]));
+        catalogue.learn(&topology("d", &[("b", 2)]));
+        assert!(catalogue.topology(&[name("a")]).is_none());
+        assert!(catalogue.topology(&[name("b")]).is_some());
+    }
+
+    #[test]
+    fn a_topic_that_is_gone_is_forgotten() {
+        let catalogue = Catalogue::default();
+        catalogue.learn(&topology("c", &[("a", 1)]));
+        let mut gone = topology("c", &[("a", 0)]);
+        gone.topics[0].error_code = code::UNKNOWN_TOPIC_OR_PARTITION;
+        catalogue.learn(&gone);
+        assert!(catalogue.topology(&[name("a")]).is_none());
+    }
+
+    #[test]
+    fn a_note_that_cannot_be_read_says_nothing() {
+        let catalogue = Catalogue::default();
+        catalogue.learn(&topology("c", &[("a", 1)]));
+        let note = catalogue.take_note().unwrap();
+        let newer = String::from_utf8(note.clone())
+            .unwrap()
+            .replace("\"format\":1", "\"format\":2");
+        for unreadable in [
+            &b""[..],
+            b"[1]",
+            b"{\"format\":1}",
+            &note[..note.len() - 1],
+            newer.as_bytes(),
+        ] {
+            let read = Catalogue::from_note(unreadable);
+            assert!(read.topology(&[name("a")]).is_none(), "{unreadable:?}");
+        }
+    }
+}
