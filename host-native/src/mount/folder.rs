@@ -57,22 +57,25 @@ pub(super) fn open(path: &Path) -> Result<Locked, MountError> {
 }
 
 fn create(path: &Path) -> Result<(), MountError> {
-    let failed = |source| MountError::of_io("creating", path, source);
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).map_err(failed)?;
+        is_created(parent, std::fs::create_dir_all(parent))?;
     }
     #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    match builder.create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !path.is_dir() => {
-            Err(MountError::NotAFolder {
-                path: path.to_owned(),
-            })
-        }
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists && !path.is_dir() => Err(failed(error)),
-        _ => Ok(()),
+    is_created(path, builder.create(path))
+}
+
+/// A folder that was there already is as good as one that was created.
+fn is_created(path: &Path, created: io::Result<()>) -> Result<(), MountError> {
+    match created {
+        Err(_) if path.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(MountError::NotAFolder {
+            path: path.to_owned(),
+        }),
+        Err(error) => Err(MountError::of_io("creating", path, error)),
+        Ok(()) => Ok(()),
     }
 }
 

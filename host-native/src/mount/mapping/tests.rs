@@ -5,6 +5,7 @@ use std::thread;
 
 use super::*;
 
+const CHILD: &str = "KACHET_TEST_FOREIGN_MAPPING";
 const PAGE_BYTES: usize = 4096;
 
 fn file_of(pages: usize) -> File {
@@ -74,7 +75,7 @@ fn what_is_not_in_memory_is_told_from_what_is() {
     }
     assert_eq!(mapping.bytes()[600 * PAGE_BYTES], 7);
     assert!(mapping.is_resident(600 * PAGE_BYTES..601 * PAGE_BYTES));
-    assert!(!mapping.is_resident(all.clone()));
+    // How much came with it the system decides.
     assert!(mapping.bytes().iter().all(|byte| *byte == 7));
     assert!(mapping.is_resident(all));
     assert!(mapping.is_resident(5..5), "nothing is there at once");
@@ -86,4 +87,32 @@ fn drop_from_page_cache(file: &File) {
     // SAFETY: A hint about a file that is open.
     let advised = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
     assert_eq!(advised, 0);
+}
+
+#[test]
+fn a_bus_error_of_somebody_elses_mapping_ends_the_process_as_ever() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    let name = "mount::mapping::tests::a_process_that_reads_beyond_its_own_mapping";
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture"]).env(CHILD, "1");
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let status = command.status().unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGBUS), "{status}");
+}
+
+/// Not a test by itself: the process that is ended.
+#[test]
+fn a_process_that_reads_beyond_its_own_mapping() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let ours = Mapping::new(&file_of(8), 8 * PAGE_BYTES).unwrap();
+    let file = file_of(8);
+    // SAFETY: What becomes of it is what is to be seen.
+    let others = unsafe { Mmap::map(&file) }.unwrap();
+    file.set_len(0).unwrap();
+    assert_eq!(others[5 * PAGE_BYTES], 0);
+    assert!(!ours.is_damaged());
 }
