@@ -1,16 +1,17 @@
 //! Where the batches of these tests lie: in the files of a mount point that goes with it.
 
+use std::cell::RefCell;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use kachet::core::storage::{SegmentId, SegmentReader, Storage, StorageError, StoredSegment};
-use kachet::mount::{MountPoint, MountReader};
+use kachet::mount::{MountOptions, MountPoint, MountReader};
 use tempfile::TempDir;
 
 /// What lies on a medium, seen past all faults and past the mount point.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lying(Option<std::path::PathBuf>);
+pub(crate) struct Lying(Option<PathBuf>);
 
 impl Lying {
     pub(crate) fn bytes(&self) -> u64 {
@@ -40,25 +41,53 @@ impl Lying {
 pub(crate) struct Medium {
     pub(crate) inner: MountPoint,
     pub(crate) lying: Lying,
-    _folder: TempDir,
+    /// Behind the mount point, which has it locked.
+    _folder: Lent,
 }
 
 impl Default for Medium {
     fn default() -> Self {
-        let folder = in_memory_if_possible();
-        let inner = MountPoint::open(folder.path()).unwrap();
+        let folder = Lent::new();
+        let options = MountOptions::new().read_mode(crate::READ_MODE);
+        let inner = options.open(folder.path()).unwrap();
+        let lying = Lying(Some(inner.path().to_owned()));
+        assert_eq!(lying.segments(), []);
         Self {
-            lying: Lying(Some(inner.path().to_owned())),
+            lying,
             inner,
             _folder: folder,
         }
     }
 }
 
-/// The campaigns make thousands of mount points, and are no tests of a disk's patience.
-fn in_memory_if_possible() -> TempDir {
-    let in_memory = tempfile::tempdir_in(Path::new("/dev/shm"));
-    in_memory.or_else(|_| tempfile::tempdir()).unwrap()
+thread_local! {
+    static FOLDERS: RefCell<Vec<TempDir>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A folder that is given on when it is not used any more: to make a mount point takes as long as the disk does, and the
+/// campaigns want thousands.
+#[derive(Debug)]
+struct Lent(Option<TempDir>);
+
+impl Lent {
+    fn new() -> Self {
+        let used = FOLDERS.with_borrow_mut(Vec::pop);
+        Self(Some(used.unwrap_or_else(|| tempfile::tempdir().unwrap())))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.as_ref().unwrap().path()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let folder = self.0.take().unwrap();
+        for (id, _) in Lying(Some(folder.path().to_owned())).files() {
+            fs::remove_file(folder.path().join(format!("{id}.segment"))).unwrap();
+        }
+        FOLDERS.with_borrow_mut(|folders| folders.push(folder));
+    }
 }
 
 impl Medium {
