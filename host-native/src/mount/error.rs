@@ -3,7 +3,7 @@
 use core::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// A mount point could not be opened, or a note in it not be written or read. Every variant names the path; what was
 /// refused was not changed.
@@ -132,9 +132,8 @@ pub struct Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pid, program, since } = self;
-        let ago = since.elapsed().unwrap_or_default();
-        let ago = Duration::from_secs(ago.as_secs());
-        write!(f, "process {pid} ({program}), which opened it {ago:?} ago")
+        let seconds = since.elapsed().unwrap_or_default().as_secs();
+        write!(f, "process {pid} ({program}), which opened it {seconds} s ago")
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a folder is, and what lies in it: nothing is changed before it is known to be a mount point, or empty.
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::error::MountError;
 use super::files;
-use super::lock;
+use super::lock::{self, Lock};
 use super::names::{Named, SUPERBLOCK};
 use super::superblock::{self, SUPERBLOCK_BYTES, Superblock};
 
@@ -32,7 +32,7 @@ pub struct Opened {
 /// A folder that is a mount point, locked.
 pub(super) struct Locked {
     pub(super) folder: PathBuf,
-    pub(super) lock: File,
+    pub(super) lock: Lock,
     pub(super) opened: Opened,
 }
 

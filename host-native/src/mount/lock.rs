@@ -15,8 +15,19 @@ use super::names::LOCK;
 const CONTENT_BYTES: usize = 512;
 const PROGRAM_BYTES_MAX: usize = 200;
 
-/// Takes the lock, for as long as the file is open.
-pub(super) fn take(folder: &Path) -> Result<File, MountError> {
+/// A lock that is held.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // To close the file is not enough: a process that this one is just starting holds it open for a moment, too.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes the lock.
+pub(super) fn take(folder: &Path) -> Result<Lock, MountError> {
     let path = folder.join(LOCK);
     let opened = private().read(true).write(true).create(true).open(&path);
     let mut file = opened.map_err(|source| MountError::of_io("opening", &path, source))?;
@@ -34,7 +45,7 @@ pub(super) fn take(folder: &Path) -> Result<File, MountError> {
     if let Err(error) = write(&mut file) {
         warn!(path = %path.display(), %error, "cannot note down who has the mount point open");
     }
-    Ok(file)
+    Ok(Lock(file))
 }
 
 fn write(file: &mut File) -> std::io::Result<()> {

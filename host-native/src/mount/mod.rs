@@ -59,7 +59,6 @@ mod reader;
 mod segments;
 mod superblock;
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,6 +69,7 @@ use kachet_core::storage::{Operation, SegmentId, Storage, StorageError, StorageE
 use self::blocking::off_the_runtime;
 pub use self::error::{Holder, MountError};
 pub use self::folder::Opened;
+use self::lock::Lock;
 pub use self::notes::{MountNotes, NOTE_BYTES_MAX};
 pub use self::reader::MountReader;
 use self::segments::Segments;
@@ -145,7 +145,7 @@ struct Shared {
     segments: Mutex<Segments>,
     /// Locked while a note is written.
     notes: Mutex<()>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl MountPoint {

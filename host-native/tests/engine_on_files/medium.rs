@@ -1,8 +1,10 @@
 //! Where the batches of these tests lie: in the files of a mount point that goes with it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use kachet::core::storage::{SegmentId, SegmentReader, Storage, StorageError, StoredSegment};
@@ -11,29 +13,47 @@ use tempfile::TempDir;
 
 /// What lies on a medium, seen past all faults and past the mount point.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lying(Option<PathBuf>);
+pub(crate) struct Lying {
+    folder: PathBuf,
+    /// How large the files are; looked at when something was done to one, because all are asked for at every step.
+    sizes: Arc<Mutex<BTreeMap<SegmentId, u64>>>,
+}
 
 impl Lying {
     pub(crate) fn bytes(&self) -> u64 {
-        self.files().map(|(_, size_bytes)| size_bytes).sum()
+        self.sizes.lock().unwrap().values().sum()
     }
 
     pub(crate) fn segments(&self) -> Vec<SegmentId> {
-        let mut segments: Vec<_> = self.files().map(|(id, _)| id).collect();
-        segments.sort_unstable();
-        segments
+        let files = segments_in(&self.folder);
+        let looked_at: Vec<_> = self.sizes.lock().unwrap().keys().copied().collect();
+        assert_eq!(files, looked_at);
+        files
     }
 
-    fn files(&self) -> impl Iterator<Item = (SegmentId, u64)> {
-        let folder = self.0.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
-        folder.filter_map(|entry| {
-            let entry = entry.unwrap();
-            let name = entry.file_name().into_string().unwrap();
-            let digits = name.strip_suffix(".segment")?;
-            let id = u64::from_str_radix(digits, 16).unwrap();
-            Some((SegmentId(id), entry.metadata().unwrap().len()))
-        })
+    fn look_at(&self, segment: SegmentId) {
+        let metadata = fs::metadata(segment_path(&self.folder, segment));
+        let mut sizes = self.sizes.lock().unwrap();
+        match metadata {
+            Ok(metadata) => sizes.insert(segment, metadata.len()),
+            Err(_) => sizes.remove(&segment),
+        };
     }
+}
+
+fn segment_path(folder: &Path, segment: SegmentId) -> PathBuf {
+    folder.join(format!("{segment}.segment"))
+}
+
+fn segments_in(folder: &Path) -> Vec<SegmentId> {
+    let files = fs::read_dir(folder).unwrap().filter_map(|entry| {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let digits = name.strip_suffix(".segment")?;
+        Some(SegmentId(u64::from_str_radix(digits, 16).unwrap()))
+    });
+    let mut segments: Vec<_> = files.collect();
+    segments.sort_unstable();
+    segments
 }
 
 /// A mount point in a folder of its own.
@@ -50,7 +70,10 @@ impl Default for Medium {
         let folder = Lent::new();
         let options = MountOptions::new().read_mode(crate::READ_MODE);
         let inner = options.open(folder.path()).unwrap();
-        let lying = Lying(Some(inner.path().to_owned()));
+        let lying = Lying {
+            folder: inner.path().to_owned(),
+            sizes: Arc::default(),
+        };
         assert_eq!(lying.segments(), []);
         Self {
             lying,
@@ -83,8 +106,8 @@ impl Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         let folder = self.0.take().unwrap();
-        for (id, _) in Lying(Some(folder.path().to_owned())).files() {
-            fs::remove_file(folder.path().join(format!("{id}.segment"))).unwrap();
+        for segment in segments_in(folder.path()) {
+            fs::remove_file(segment_path(folder.path(), segment)).unwrap();
         }
         FOLDERS.with_borrow_mut(|folders| folders.push(folder));
     }
@@ -106,11 +129,15 @@ impl Storage for Medium {
     }
 
     async fn create(&mut self, segment: SegmentId) -> Result<(), StorageError> {
-        self.inner.create(segment).await
+        let outcome = self.inner.create(segment).await;
+        self.lying.look_at(segment);
+        outcome
     }
 
     async fn append(&mut self, segment: SegmentId, pieces: Vec<Bytes>) -> Result<(), StorageError> {
-        self.inner.append(segment, pieces).await
+        let outcome = self.inner.append(segment, pieces).await;
+        self.lying.look_at(segment);
+        outcome
     }
 
     async fn seal(&mut self, segment: SegmentId) -> Result<(), StorageError> {
@@ -122,6 +149,8 @@ impl Storage for Medium {
     }
 
     async fn remove(&mut self, segment: SegmentId) -> Result<(), StorageError> {
-        self.inner.remove(segment).await
+        let outcome = self.inner.remove(segment).await;
+        self.lying.look_at(segment);
+        outcome
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use kachet::mount::{Holder, MountError, MountPoint};
@@ -43,6 +45,29 @@ fn the_notes_of_a_mount_point_keep_it_locked() {
     holder_of(MountPoint::open(folder.path()).unwrap_err());
     drop(notes);
     MountPoint::open(folder.path()).unwrap();
+}
+
+#[test]
+fn it_is_free_at_once_though_other_processes_are_just_being_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Relaxed) {
+                    kachet_tests::child::command("true").status().unwrap();
+                }
+            });
+        }
+        for _ in 0..3_000 {
+            let opened = MountPoint::open(folder.path());
+            if let Err(error) = opened {
+                is_over.store(true, Relaxed);
+                panic!("{error}");
+            }
+        }
+        is_over.store(true, Relaxed);
+    });
 }
 
 #[test]
