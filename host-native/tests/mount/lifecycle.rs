@@ -149,7 +149,7 @@ async fn a_file_that_cannot_be_read_or_is_empty_hides_no_other() {
     let path = segment_path(folder.path(), SegmentId(1));
     std::fs::write(segment_path(folder.path(), SegmentId(2)), b"").unwrap();
     #[cfg(unix)]
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     let mut listed = mount.list().await.unwrap();
     listed.sort_by_key(|each| each.id);
     let sizes: Vec<_> = listed.iter().map(|each| (each.id.0, each.size_bytes)).collect();

@@ -50,6 +50,7 @@ async fn a_process_whose_segments_are_cut() {
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
     };
+    end_by(Duration::from_secs(60));
     let options = MountOptions::new().read_mode(ReadMode::Mapped);
     let mut mount = options.open(Path::new(&folder)).unwrap();
     let counts = Arc::new(Counts::default());
