@@ -79,6 +79,7 @@ fn what_an_append_left_behind_that_failed_is_cut_before_anything_else_is_written
             segments.seal(id).unwrap();
         } else {
             segments.append(id, &[Bytes::from_static(b" and")]).unwrap();
+            assert_eq!(std::fs::read(segments.path(id)).unwrap(), b"whole and");
         }
     }
     let path = segments.path(id);
