@@ -92,6 +92,7 @@ mod measured {
             let records = (SEGMENT_BYTES / record_bytes) as u64;
             let places = (0..ROUND_BYTES / record_bytes).map(|_| random.u64(..records) * record_bytes as u64);
             let places: Vec<u64> = places.collect();
+            let reads = f64::from(u32::try_from(places.len()).expect("a round is short"));
             // Another one each time is first, which finds the least of them in the processor's caches.
             for turn in 0..ways.len() {
                 let way = (round + turn) % ways.len();
@@ -99,7 +100,7 @@ mod measured {
                 for at in &places {
                     black_box(ways[way].1(*at..at + record_bytes as u64));
                 }
-                seconds[way].push(started.elapsed().as_secs_f64() / places.len() as f64);
+                seconds[way].push(started.elapsed().as_secs_f64() / reads);
             }
         }
         println!("warm {} KiB and their CRC-32C:", record_bytes >> 10);
