@@ -1,11 +1,13 @@
 //! Kachet on native hosts: a read-through cache for Kafka's Fetch responses, a client that reads through it, and
 //! the `kachet` command.
+#![deny(unsafe_code)]
 
 pub mod cache;
 pub mod client;
 pub mod cluster;
 #[cfg(feature = "embedded-broker")]
 pub mod demo;
+pub mod mount;
 pub mod transport;
 
 pub use kachet_core as core;

@@ -1,5 +1,7 @@
 //! The `kachet` command.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 
 use std::process::ExitCode;

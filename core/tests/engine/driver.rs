@@ -1,20 +1,19 @@
 //! Has the jobs of a cache done and asks it, as a host does; and checks at every step what holds at every instant.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use kachet_core::cache::{Absorbed, Cache, CacheSettings, Harvest, RestoreError, Restored, Warmed};
 use kachet_core::storage::faulty::{FaultRates, Faults, FaultyStorage};
-use kachet_core::storage::{MemoryStorage, SegmentId, SegmentReader, Storage, StorageError, StoredSegment};
+use kachet_core::storage::{SegmentReader, Storage};
 use kachet_core::time::Instant;
 use kachet_core::wire::{FetchRequest, FetchResponse, PartitionData};
 
 use crate::batches::CRC;
+use crate::medium::{Lying, Medium};
 
 /// Polls that no operation here needs.
 const POLLS_MAX: usize = 1_000;
@@ -30,62 +29,6 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         }
     }
     panic!("pending for ever");
-}
-
-/// What lies on a medium, seen past all faults.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Lying(Arc<Mutex<BTreeMap<SegmentId, u64>>>);
-
-impl Lying {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.lock().unwrap().values().sum()
-    }
-
-    pub(crate) fn segments(&self) -> Vec<SegmentId> {
-        self.0.lock().unwrap().keys().copied().collect()
-    }
-}
-
-/// Memory, and a view of what lies in it.
-#[derive(Debug, Default)]
-pub(crate) struct Medium {
-    pub(crate) inner: MemoryStorage,
-    pub(crate) lying: Lying,
-}
-
-impl Storage for Medium {
-    type Reader = Bytes;
-
-    async fn list(&mut self) -> Result<Vec<StoredSegment>, StorageError> {
-        self.inner.list().await
-    }
-
-    async fn create(&mut self, segment: SegmentId) -> Result<(), StorageError> {
-        self.inner.create(segment).await?;
-        self.lying.0.lock().unwrap().insert(segment, 0);
-        Ok(())
-    }
-
-    async fn append(&mut self, segment: SegmentId, pieces: Vec<Bytes>) -> Result<(), StorageError> {
-        let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-        self.inner.append(segment, pieces).await?;
-        *self.lying.0.lock().unwrap().entry(segment).or_default() += bytes;
-        Ok(())
-    }
-
-    async fn seal(&mut self, segment: SegmentId) -> Result<(), StorageError> {
-        self.inner.seal(segment).await
-    }
-
-    async fn open(&mut self, segment: SegmentId) -> Result<Bytes, StorageError> {
-        self.inner.open(segment).await
-    }
-
-    async fn remove(&mut self, segment: SegmentId) -> Result<(), StorageError> {
-        self.inner.remove(segment).await?;
-        self.lying.0.lock().unwrap().remove(&segment);
-        Ok(())
-    }
 }
 
 /// A cache, its storage and whoever runs the jobs.

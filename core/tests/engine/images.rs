@@ -17,7 +17,8 @@ use kachet_core::wire::RecordBatch;
 use crate::batches::{
     CRC, Shape, at, data, key, make, request, request_one, response_of, unbounded, unchanged,
 };
-use crate::driver::{Disk, Driver, Medium, block_on};
+use crate::driver::{Disk, Driver, block_on};
+use crate::medium::Medium;
 
 const PARTITIONS: i32 = 2;
 const SEGMENTS: i64 = 3;
@@ -67,9 +68,7 @@ impl Mount {
         let ids = disk.lying.segments();
         assert_eq!(ids.len(), 3);
         let mut medium = disk.storage.into_inner();
-        let segments = ids
-            .into_iter()
-            .map(|id| (id, block_on(medium.open(id)).unwrap().to_vec()));
+        let segments = ids.into_iter().map(|id| (id, block_on(medium.all_of(id))));
         let mut mount = Self {
             payload_bytes,
             segments: segments.collect(),

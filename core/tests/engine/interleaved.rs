@@ -7,7 +7,8 @@ use kachet_core::cache::{Absorbed, Harvest};
 use kachet_core::storage::MemoryStorage;
 
 use crate::batches::{CRC, Shape, at, data, key, make, request, request_one, response_of, unbounded};
-use crate::driver::{Driver, Lying, block_on};
+use crate::driver::{Driver, block_on};
+use crate::medium::Lying;
 
 type Memory = Driver<MemoryStorage>;
 

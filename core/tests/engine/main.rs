@@ -11,6 +11,7 @@ mod faults;
 mod generations;
 mod images;
 mod interleaved;
+mod medium;
 mod model;
 mod naive;
 mod readers;

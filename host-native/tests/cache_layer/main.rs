@@ -5,6 +5,7 @@ mod faults;
 mod freshness;
 mod hand_over;
 mod layers;
+mod mounted;
 mod names;
 mod questions;
 mod single_flight;
