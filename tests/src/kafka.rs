@@ -40,8 +40,21 @@ pub struct KafkaSettings {
     pub keep: bool,
     /// The cluster that the broker joins; where None, it is a cluster by itself.
     pub joins: Option<Membership>,
-    /// One more listener, such as `SSL://127.0.0.1:9094`, on a port that is free.
-    pub extra_listener: Option<String>,
+    /// More listeners, on 127.0.0.1.
+    pub extra_listeners: Vec<Listener>,
+    /// Users for SCRAM from the beginning on, as `StorageTool format --add-scram` takes them.
+    pub scram_users: Vec<String>,
+}
+
+/// A listener beside the one for clients in plaintext.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// In upper case. Its properties begin with `listener.name.` and the name in lower case.
+    pub name: String,
+    /// `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
+    pub protocol: &'static str,
+    /// A free port.
+    pub port: u16,
 }
 
 /// A place in the cluster of another broker.
@@ -306,25 +319,23 @@ impl KafkaBroker {
             None => format.args(["--standalone", "-t", &random_uuid(), "-c"]),
         };
         format.arg(self.properties_path());
+        for user in &self.settings.scram_users {
+            format.args(["--add-scram", user]);
+        }
+        // Or Java takes arguments for ASCII.
+        format.env("LC_ALL", "C.UTF-8");
         child::run_ok(format, b"", FORMAT_DEADLINE).context("cannot format Kafka's log folder")?;
         Ok(())
     }
 
     /// A free port for clients and one for the controller; those of the earlier broker where the folder is one's.
     fn choose_ports(&self) -> Result<(u16, u16)> {
-        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1");
-        // Both are held until both are known, so that they differ.
-        let (client, controller) = (free()?, free()?);
-        let client = match self.settings.port {
-            Some(port) => port,
-            None => client.local_addr()?.port(),
-        };
+        let [client, controller] = free_ports()?;
         // The data say at which port the controller is found, so a kept folder keeps it.
-        let controller = match self.earlier_controller_port() {
-            Some(port) => port,
-            None => controller.local_addr()?.port(),
-        };
-        Ok((client, controller))
+        Ok((
+            self.settings.port.unwrap_or(client),
+            self.earlier_controller_port().unwrap_or(controller),
+        ))
     }
 
     fn may_choose_other_ports(&self) -> bool {
@@ -358,14 +369,11 @@ impl KafkaBroker {
                 format!(",CONTROLLER://{own_controller}"),
             ),
         };
-        let extra = self.settings.extra_listener.as_ref();
-        let extra = extra.map(|listener| format!(",{listener}")).unwrap_or_default();
-        let protocol = extra
-            .trim_start_matches(',')
-            .split(':')
-            .next()
-            .filter(|name| !name.is_empty());
-        let protocol = protocol.map(|name| format!(",{name}:{name}")).unwrap_or_default();
+        let (mut extra, mut protocols) = (String::new(), String::new());
+        for Listener { name, protocol, port } in &self.settings.extra_listeners {
+            extra.push_str(&format!(",{name}://127.0.0.1:{port}"));
+            protocols.push_str(&format!(",{name}:{protocol}"));
+        }
         let mut properties = format!(
             "process.roles={roles}\n\
              node.id={node_id}\n\
@@ -374,7 +382,7 @@ impl KafkaBroker {
              advertised.listeners=PLAINTEXT://{client}{extra}\n\
              controller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\n\
-             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocol}\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}\n\
              log.dirs={data}\n\
              offsets.topic.replication.factor=1\n\
              offsets.topic.num.partitions=4\n\
@@ -441,6 +449,19 @@ enum Start {
     /// Another process holds one of its ports.
     PortTaken,
     Failed(anyhow::Error),
+}
+
+/// Ports of 127.0.0.1 that are free and differ.
+pub fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
+    let mut ports = [0; COUNT];
+    let mut held = Vec::with_capacity(COUNT);
+    for port in &mut ports {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1")?;
+        *port = listener.local_addr()?.port();
+        // Until all are known, so that they differ.
+        held.push(listener);
+    }
+    Ok(ports)
 }
 
 fn folder(settings: &KafkaSettings) -> Result<Folder> {

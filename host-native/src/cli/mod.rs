@@ -4,6 +4,7 @@ mod demo;
 mod failure;
 mod fetch;
 mod output;
+mod security;
 mod target;
 
 use std::io;
@@ -32,7 +33,7 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage · \
-3 no such topic, partition, offset or record · 4 the broker cannot be reached or does not answer as a Kafka broker";
+3 no such topic, partition, offset or record · 4 the broker cannot be reached, is not trusted, refuses the login or does not answer as a Kafka broker";
 
 #[derive(Debug, Subcommand)]
 enum Command {

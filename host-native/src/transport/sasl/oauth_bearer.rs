@@ -140,8 +140,11 @@ impl TokenProvider for TokenFile {
 fn read_token(path: &PathBuf) -> io::Result<Secret> {
     let mut text = Zeroizing::new(String::new());
     File::open(path)?
-        .take(TOKEN_LIMIT_BYTES)
+        .take(TOKEN_LIMIT_BYTES + 1)
         .read_to_string(&mut text)?;
+    if text.len() as u64 > TOKEN_LIMIT_BYTES {
+        return Err(io::Error::other("it is too large for a token"));
+    }
     Ok(Secret::new(text.trim()))
 }
 
