@@ -2,8 +2,12 @@
 
 #[path = "transport/opening.rs"]
 mod opening;
+#[path = "transport/logins.rs"]
+mod logins;
 #[path = "transport/server.rs"]
 mod server;
+#[path = "transport/tls.rs"]
+mod tls;
 
 use core::time::Duration;
 

@@ -44,6 +44,8 @@ pub struct KafkaSettings {
     pub extra_listeners: Vec<Listener>,
     /// Users for SCRAM from the beginning on, as `StorageTool format --add-scram` takes them.
     pub scram_users: Vec<String>,
+    /// A folder of the caller's, for instance of certificates, which goes with this process at the latest.
+    pub removes: Option<PathBuf>,
 }
 
 /// A listener beside the one for clients in plaintext.
@@ -270,8 +272,9 @@ impl KafkaBroker {
         kafka.stdin(Stdio::null()).stdout(log).stderr(errors);
         own_process_group(&mut kafka);
         let kafka = spawn_for_the_process(kafka).map_err(Start::Failed)?;
-        let removes = matches!(self.folder, Folder::Temporary(_)) && !self.settings.keep;
-        let janitor = janitor(kafka.id(), removes.then(|| self.dir()));
+        let temporary = matches!(self.folder, Folder::Temporary(_)) && !self.settings.keep;
+        let own = temporary.then(|| self.dir());
+        let janitor = janitor(kafka.id(), own.into_iter().chain(self.settings.removes.as_deref()));
         self.running = Some(Running { kafka, janitor });
         let ready = self.wait_until_ready();
         if ready.is_err() {
@@ -485,22 +488,24 @@ fn own_process_group(command: &mut Command) {
 #[cfg(not(unix))]
 fn own_process_group(_command: &mut Command) {}
 
-/// A shell that waits for the end of this process, however it comes, then kills the process `pid` and removes `folder`.
+/// A shell that waits for the end of this process, however it comes, then kills the process `pid` and removes `folders`.
 ///
 /// It notices by its stdin, a pipe that only this process holds open. The parent-death signal kills the broker where there is
 /// one, but nothing else would remove the folder of the shared broker, which lives in a static and is never dropped.
-fn janitor(pid: u32, folder: Option<&Path>) -> Option<Child> {
+fn janitor<'f>(pid: u32, folders: impl Iterator<Item = &'f Path>) -> Option<Child> {
     const SCRIPT: &str = r#"
         while read -r line; do :; done
-        kill -KILL "$1" 2>/dev/null
+        pid=$1
+        shift
+        kill -KILL "$pid" 2>/dev/null
         tries=50
-        while kill -0 "$1" 2>/dev/null && [ "$tries" -gt 0 ]; do sleep 0.1; tries=$((tries - 1)); done
-        [ -z "$2" ] || rm -rf -- "$2"
+        while kill -0 "$pid" 2>/dev/null && [ "$tries" -gt 0 ]; do sleep 0.1; tries=$((tries - 1)); done
+        for folder; do rm -rf -- "$folder"; done
     "#;
     let mut shell = Command::new("sh");
     shell
         .args(["-c", SCRIPT, "kafka-janitor", &pid.to_string()])
-        .arg(folder.unwrap_or(Path::new("")));
+        .args(folders.map(Path::as_os_str));
     // Not our output: who reads it to its end would wait for the janitor too.
     shell
         .stdin(Stdio::piped())

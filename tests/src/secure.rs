@@ -110,6 +110,7 @@ impl SecureKafka {
             scram_users: ["SCRAM-SHA-256", "SCRAM-SHA-512"]
                 .map(|mechanism| format!("{mechanism}=[name={USER},password={PASSWORD}]"))
                 .to_vec(),
+            removes: Some(folder.path().to_owned()),
             ..KafkaSettings::default()
         };
         for (listener, identity) in [

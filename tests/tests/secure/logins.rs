@@ -111,6 +111,12 @@ async fn a_token_that_there_is_not_is_told_with_the_reason() -> Result<()> {
     });
     let error = login_error(&bootstrap, none).await?;
     assert!(error.to_string().contains("closed on sundays"), "{error}");
+    let late = SaslCredentials::oauth_bearer(|| async {
+        sleep(Duration::from_mins(10)).await;
+        Ok(BearerToken::new("late"))
+    });
+    let error = login_error(&bootstrap, late).await?;
+    assert!(error.to_string().contains("none came within"), "{error}");
     let missing = TokenFile::new(kafka.folder().join("nothing"));
     let error = login_error(&bootstrap, SaslCredentials::oauth_bearer(missing)).await?;
     assert!(error.to_string().contains("nothing"), "{error}");

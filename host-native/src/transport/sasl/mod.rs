@@ -156,7 +156,8 @@ impl SessionEnd {
     }
 }
 
-/// Logs in on a new connection, all of it within `time`, and says when the broker wants another login.
+/// Logs in on a new connection, and says when the broker wants another login. Both the token and the broker's answers
+/// have to come within `time`.
 pub(super) async fn log_in(
     connection: &Connection,
     broker: &BrokerAddress,
@@ -167,8 +168,13 @@ pub(super) async fn log_in(
         connection,
         broker,
         mechanism: credentials.mechanism(),
+        time,
     };
-    let outcome = timeout(time, login.run(&credentials.kind)).await;
+    let prepared = login
+        .prepare(&credentials.kind)
+        .await
+        .map_err(|error| login.failed(error))?;
+    let outcome = timeout(time, login.run(prepared)).await;
     outcome.unwrap_or_else(|_| {
         Err(TransportError::Timeout {
             broker: broker.clone(),
@@ -182,6 +188,14 @@ struct Login<'c> {
     connection: &'c Connection,
     broker: &'c BrokerAddress,
     mechanism: &'static str,
+    time: Duration,
+}
+
+/// What is there before the broker is asked for anything.
+enum Prepared {
+    Plain(Zeroizing<Vec<u8>>),
+    Scram(ClientFirst),
+    OauthBearer(Zeroizing<Vec<u8>>),
 }
 
 /// What a broker says to a message of the mechanism.
@@ -191,34 +205,31 @@ struct Answer {
 }
 
 impl Login<'_> {
-    async fn run(&self, kind: &Kind) -> Result<Option<SessionEnd>, TransportError> {
+    async fn prepare(&self, kind: &Kind) -> Result<Prepared, SaslError> {
         match kind {
-            Kind::Plain { username, password } => {
-                let message = plain_message(username, password).map_err(|error| self.failed(error))?;
-                self.choose().await?;
-                Ok(self.say(&message).await?.session_end)
-            }
+            Kind::Plain { username, password } => plain_message(username, password).map(Prepared::Plain),
             Kind::Scram {
                 hash,
                 username,
                 password,
-            } => {
-                let client =
-                    ClientFirst::new(*hash, username, password).map_err(|error| self.failed(error))?;
-                self.choose().await?;
-                self.scram(client).await
-            }
+            } => ClientFirst::new(*hash, username, password).map(Prepared::Scram),
             Kind::OauthBearer { provider } => {
-                // Before the broker waits for it.
-                let token = provider.token().await.map_err(|source| {
-                    self.failed(SaslError::Token {
-                        source: source.into(),
-                    })
+                let token = timeout(self.time, provider.token()).await;
+                let token = token.unwrap_or_else(|_| Err(format!("none came within {:?}", self.time).into()));
+                let token = token.map_err(|source| SaslError::Token {
+                    source: source.into(),
                 })?;
-                let message = token.message().map_err(|error| self.failed(error))?;
-                self.choose().await?;
-                self.oauth_bearer(&message).await
+                token.message().map(Prepared::OauthBearer)
             }
+        }
+    }
+
+    async fn run(&self, prepared: Prepared) -> Result<Option<SessionEnd>, TransportError> {
+        self.choose().await?;
+        match prepared {
+            Prepared::Plain(message) => Ok(self.say(&message).await?.session_end),
+            Prepared::Scram(client) => self.scram(client).await,
+            Prepared::OauthBearer(message) => self.oauth_bearer(&message).await,
         }
     }
 
