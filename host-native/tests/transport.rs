@@ -1,9 +1,9 @@
 //! The transport against servers that misbehave in every way that brokers, and what is not a broker, do.
 
-#[path = "transport/opening.rs"]
-mod opening;
 #[path = "transport/logins.rs"]
 mod logins;
+#[path = "transport/opening.rs"]
+mod opening;
 #[path = "transport/server.rs"]
 mod server;
 #[path = "transport/tls.rs"]

@@ -274,7 +274,10 @@ impl KafkaBroker {
         let kafka = spawn_for_the_process(kafka).map_err(Start::Failed)?;
         let temporary = matches!(self.folder, Folder::Temporary(_)) && !self.settings.keep;
         let own = temporary.then(|| self.dir());
-        let janitor = janitor(kafka.id(), own.into_iter().chain(self.settings.removes.as_deref()));
+        let janitor = janitor(
+            kafka.id(),
+            own.into_iter().chain(self.settings.removes.as_deref()),
+        );
         self.running = Some(Running { kafka, janitor });
         let ready = self.wait_until_ready();
         if ready.is_err() {
@@ -372,11 +375,11 @@ impl KafkaBroker {
                 format!(",CONTROLLER://{own_controller}"),
             ),
         };
-        let (mut extra, mut protocols) = (String::new(), String::new());
-        for Listener { name, protocol, port } in &self.settings.extra_listeners {
-            extra.push_str(&format!(",{name}://127.0.0.1:{port}"));
-            protocols.push_str(&format!(",{name}:{protocol}"));
-        }
+        let listed = |line: fn(&Listener) -> String| -> String {
+            self.settings.extra_listeners.iter().map(line).collect()
+        };
+        let extra = listed(|listener| format!(",{}://127.0.0.1:{}", listener.name, listener.port));
+        let protocols = listed(|listener| format!(",{}:{}", listener.name, listener.protocol));
         let mut properties = format!(
             "process.roles={roles}\n\
              node.id={node_id}\n\

@@ -76,7 +76,9 @@ impl SecureKafka {
     }
 
     fn start() -> Result<Self> {
-        let folder = tempfile::Builder::new().prefix("kachet-certificates-").tempdir()?;
+        let folder = tempfile::Builder::new()
+            .prefix("kachet-certificates-")
+            .tempdir()?;
         let authority = Authority::new(folder.path(), "authority")?;
         let other_authority = Authority::new(folder.path(), "other-authority")?;
         let here = ["localhost", "127.0.0.1"];

@@ -38,7 +38,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage · \
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Read records at any offset of any partition, through the cache
-    Fetch(fetch::FetchArguments),
+    Fetch(Box<fetch::FetchArguments>),
     /// Show what the cache does for random reads; needs no broker
     Demo(demo::DemoArguments),
 }
@@ -63,7 +63,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         .map_err(Failure::Runtime)?;
     let outcome = runtime.block_on(async {
         match arguments.command {
-            Command::Fetch(arguments) => fetch::run(arguments).await,
+            Command::Fetch(arguments) => fetch::run(*arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
         }
     });

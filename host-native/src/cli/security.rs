@@ -12,13 +12,15 @@ use super::failure::Failure;
 /// In place of `--sasl-password-file`. There is no argument for the password itself, because arguments are seen by
 /// everybody on the machine.
 const PASSWORD_VARIABLE: &str = "KACHET_SASL_PASSWORD";
+const PASSWORD_HELP: &str = "A file with the password, whose last line break is left out; without it the password is \
+taken from the environment variable KACHET_SASL_PASSWORD";
 /// Passwords are shorter.
 const PASSWORD_LIMIT_BYTES: u64 = 64 << 10;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Security")]
 pub(crate) struct SecurityArguments {
-    /// Speak TLS, as listeners of the protocols SSL and SASL_SSL do; trusts the system's certificate authorities
+    /// Speak TLS, and trust the system's certificate authorities unless others are named
     #[arg(long)]
     tls: bool,
     /// Trust the certificate authorities in this PEM file, in place of the system's
@@ -30,7 +32,7 @@ pub(crate) struct SecurityArguments {
     /// Its private key, as PEM and not encrypted
     #[arg(long, value_name = "FILE", requires_all = ["tls", "tls_cert"])]
     tls_key: Option<PathBuf>,
-    /// Log in by this mechanism, as listeners of the protocols SASL_PLAINTEXT and SASL_SSL want
+    /// Log in by this mechanism (SASL)
     #[arg(long, value_enum, value_name = "MECHANISM", ignore_case = true)]
     sasl_mechanism: Option<Mechanism>,
     /// The user name, for every mechanism but OAUTHBEARER
@@ -38,9 +40,7 @@ pub(crate) struct SecurityArguments {
         ("sasl_mechanism", "PLAIN"), ("sasl_mechanism", "SCRAM-SHA-256"), ("sasl_mechanism", "SCRAM-SHA-512"),
     ])]
     sasl_username: Option<String>,
-    /// A file with the password, whose last line break is left out; without it the environment variable
-    /// KACHET_SASL_PASSWORD is used
-    #[arg(long, value_name = "FILE", requires = "sasl_username")]
+    #[arg(long, value_name = "FILE", requires = "sasl_username", help = PASSWORD_HELP)]
     sasl_password_file: Option<PathBuf>,
     /// A file with the token for OAUTHBEARER, read anew for each connection
     #[arg(

@@ -263,9 +263,7 @@ async fn a_server_that_says_nothing_is_given_up_within_the_connect_timeout() {
 async fn what_speaks_no_tls_is_told_apart_from_what_breaks_off() {
     let says = |bytes: &'static [u8]| {
         move |mut stream: TcpStream| {
-            let _gone = stream
-                .read(&mut [0; 4096])
-                .and_then(|_| stream.write_all(bytes));
+            let _gone = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(bytes));
         }
     };
     for bytes in [&b""[..], b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0\0\0\x04abcd"] {

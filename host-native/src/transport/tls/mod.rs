@@ -214,3 +214,6 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsSettingsError> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;
