@@ -6,8 +6,9 @@ use bytes::{Buf, Bytes};
 use kachet::transport::{
     SaslCredentials, SaslError, Security, TcpSettings, TcpTransport, Transport, TransportError,
 };
+use tokio::time::{Instant, sleep};
 
-use crate::server::{API_VERSIONS, Peer, RANGES, Server, within};
+use crate::server::{API_VERSIONS, Peer, RANGES, Server, ask, echoed, within};
 
 const SASL_HANDSHAKE: i16 = 17;
 const SASL_AUTHENTICATE: i16 = 36;
@@ -26,8 +27,20 @@ fn versions() -> Vec<u8> {
 
 /// `SaslAuthenticate` v1 without an error or a bound of the session.
 fn authenticated(message: &[u8]) -> Vec<u8> {
+    in_session(message, 0)
+}
+
+/// The same in a session of so many milliseconds.
+fn in_session(message: &[u8], lifetime_ms: i64) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    [&[0, 0, 0xff, 0xff][..], &length, message, &[0; 8]].concat()
+    let lifetime_ms = lifetime_ms.to_be_bytes();
+    [&[0, 0, 0xff, 0xff][..], &length, message, &lifetime_ms].concat()
+}
+
+/// `SaslAuthenticate` v1 that refuses the login.
+fn refused(words: &str) -> Vec<u8> {
+    let length = u16::try_from(words.len()).unwrap().to_be_bytes();
+    [&[0, 58][..], &length, words.as_bytes(), &[0; 12]].concat()
 }
 
 /// The mechanism's message in a request.
@@ -50,16 +63,20 @@ async fn choose(peer: &mut Peer, answer: &[u8]) {
 
 const CHOSEN: &[u8] = &[0, 0, 0, 0, 0, 0];
 
-async fn error_at(server: &Server, credentials: SaslCredentials) -> TransportError {
-    let transport = TcpTransport::new(TcpSettings {
+fn transport(credentials: SaslCredentials) -> TcpTransport {
+    TcpTransport::new(TcpSettings {
         request_timeout: Duration::from_millis(500),
         security: Security {
             tls: None,
             sasl: Some(credentials),
         },
         ..TcpSettings::default()
-    });
-    transport.api_versions(&server.address).await.unwrap_err()
+    })
+}
+
+async fn error_at(server: &Server, credentials: SaslCredentials) -> TransportError {
+    let error = transport(credentials).api_versions(&server.address).await;
+    error.unwrap_err()
 }
 
 fn scram() -> SaslCredentials {
@@ -205,6 +222,42 @@ async fn a_broker_too_old_for_logins_is_told() {
             ),
             "{error}"
         );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_is_used_to_its_end_while_no_other_login_succeeds() {
+    within(async {
+        let server = Server::start(async |number, mut peer: Peer| {
+            choose(&mut peer, CHOSEN).await;
+            let (id, _) = heard(&mut peer).await.unwrap();
+            let answer = if number == 0 {
+                in_session(b"", 2_000)
+            } else {
+                refused("the users\nare away\x07")
+            };
+            peer.answer(id, &answer).await;
+            peer.echo().await;
+        })
+        .await;
+        let transport = transport(SaslCredentials::plain("alice", "p"));
+        let begun = Instant::now();
+        let (error, served) = loop {
+            match ask(&transport, &server, "a").await {
+                Ok(answer) => assert_eq!(answer, echoed("a")),
+                Err(error) => break (error, begun.elapsed()),
+            }
+            sleep(Duration::from_millis(10)).await;
+        };
+        // From 1.4 or 1.6 s on another login is tried, from 1.8 s on the session is not used any more.
+        assert!(
+            (1_750..2_500).contains(&served.as_millis()),
+            "{served:?}: {error}"
+        );
+        assert!(error.to_string().contains("(the users are away )"), "{error}");
+        assert!(error.is_refusal());
+        assert_eq!(server.accepted(), 2);
     })
     .await;
 }

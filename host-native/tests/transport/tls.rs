@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use bytes::Bytes;
@@ -14,7 +15,8 @@ use kachet::transport::{
 use kachet_tests::certificates::{Authority, Validity};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -89,10 +91,19 @@ impl Server {
             .sign("broker", &["localhost"], Validity::Current)
             .unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut trusted = RootCertStore::empty();
+        trusted
+            .add(CertificateDer::from_pem_file(&authority.file).unwrap())
+            .unwrap();
+        // Asks for a certificate of the client, and takes none too.
+        let verifier = WebPkiClientVerifier::builder_with_provider(trusted.into(), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .unwrap();
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(
                 vec![CertificateDer::from_pem_file(&identity.certificate).unwrap()],
                 PrivateKeyDer::from_pem_file(&identity.key).unwrap(),
@@ -230,6 +241,48 @@ async fn a_connection_that_was_closed_while_idle_is_replaced() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn every_connection_verifies_the_certificate_anew() {
+    let full = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&full);
+    let server = Server::start(usize::MAX, move |mut peer: Peer| {
+        peer.answer().unwrap();
+        if peer.stream.conn.handshake_kind() == Some(HandshakeKind::Full) {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+        peer.answer().unwrap();
+    });
+    within(async {
+        for body in ["a", "b", "c"] {
+            assert_eq!(server.ask(body).await.unwrap(), Response::Other(body.into()));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert_eq!(full.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_hang_up_after_a_certificate_was_asked_for_is_about_that() {
+    let server = Server::start(usize::MAX, |mut peer: Peer| {
+        // The verdict of a broker may be overtaken by the end of the connection.
+        while peer.stream.conn.is_handshaking() {
+            peer.stream.conn.complete_io(&mut peer.stream.sock).unwrap();
+        }
+    });
+    let error = within(server.ask("a")).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            TransportError::Tls {
+                source: TlsError::ClientCertificateRequired,
+                ..
+            }
+        ),
+        "{error}"
+    );
 }
 
 #[tokio::test]
