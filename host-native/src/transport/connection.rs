@@ -364,7 +364,8 @@ impl Shared {
         }
     }
 
-    /// Waits until something is left over and the socket takes more of it.
+    /// Waits until something is left over and the socket takes more of it. What TLS holds is not counted: reading
+    /// sees to that, and is polled with this.
     async fn writable(&self) -> io::Result<()> {
         loop {
             let stream = {
@@ -372,8 +373,7 @@ impl Shared {
                 if let Some(error) = outbox.broken.take() {
                     return Err(error);
                 }
-                let left_over = |stream: &Arc<WriteHalf>| !outbox.slices.is_empty() || stream.holds_bytes();
-                outbox.stream.clone().filter(left_over)
+                outbox.stream.clone().filter(|_| !outbox.slices.is_empty())
             };
             match stream {
                 Some(stream) => return stream.writable().await,

@@ -68,7 +68,7 @@ impl Stream {
 
 impl WriteHalf {
     /// Takes over what there is room for, and fails with `WouldBlock` if that is nothing. With TLS, bytes that were
-    /// taken may be [held](Self::holds_bytes) until [`Self::try_flush`].
+    /// taken are held until [`Self::try_flush`].
     pub(super) fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Plain(tcp) => tcp.try_write_vectored(slices),
@@ -86,19 +86,12 @@ impl WriteHalf {
         }
     }
 
-    /// Hands what is held to the socket, and fails with `WouldBlock` if that does not take all of it.
+    /// Hands what is held to the socket, and fails with `WouldBlock` if that does not take all of it. The rest goes
+    /// on its way by whoever reads: reading has to be polled once after that.
     pub(super) fn try_flush(&self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),
             Self::Tls { tcp, session } => push(&mut lock(session), tcp.as_ref()),
-        }
-    }
-
-    /// Whether something is held that the socket has not taken yet.
-    pub(super) fn holds_bytes(&self) -> bool {
-        match self {
-            Self::Plain(_) => false,
-            Self::Tls { session, .. } => lock(session).wants_write(),
         }
     }
 
@@ -204,5 +197,79 @@ fn take_in(session: &mut ClientConnection, tcp: &TcpStream, peer: &TlsPeer) -> i
             let _without = push(session, tcp);
             Err(io::Error::new(io::ErrorKind::InvalidData, peer.error(error)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::thread;
+
+    use kachet_tests::certificates::{Authority, Validity};
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{ServerConfig, ServerConnection, StreamOwned};
+    use tokio::io::AsyncReadExt;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::transport::TlsSettings;
+    use crate::transport::tls::shake_hands;
+
+    #[tokio::test]
+    async fn what_tls_holds_while_the_socket_is_full_is_sent_by_whoever_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::new(folder.path(), "authority").unwrap();
+        let identity = authority
+            .sign("broker", &["localhost"], Validity::Current)
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_file(&identity.certificate).unwrap()],
+                PrivateKeyDer::from_pem_file(&identity.key).unwrap(),
+            )
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, told) = std::sync::mpsc::channel::<u64>();
+        // Reads nothing until it is told how much there will be, and answers once it has all of it.
+        thread::spawn(move || {
+            let session = ServerConnection::new(Arc::new(config)).unwrap();
+            let mut stream = StreamOwned::new(session, listener.accept().unwrap().0);
+            while stream.conn.is_handshaking() {
+                stream.conn.complete_io(&mut stream.sock).unwrap();
+            }
+            let sent_bytes = told.recv().unwrap();
+            let mut all = (&mut stream).take(sent_bytes);
+            assert_eq!(io::copy(&mut all, &mut io::sink()).unwrap(), sent_bytes);
+            stream.write_all(b"all").unwrap();
+            stream.flush().unwrap();
+        });
+        let settings = TlsSettings::builder().ca_file(&authority.file).build().unwrap();
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let stream = shake_hands(tcp, "localhost", &settings).await.unwrap();
+        let (mut read_half, write_half) = Stream::Tls(Box::new(stream)).into_split();
+
+        let mut sent_bytes = 0;
+        loop {
+            write_half.writable().await.unwrap();
+            sent_bytes += write_half
+                .try_write_vectored(&[IoSlice::new(&[7; 16 * 1024])])
+                .unwrap();
+            if write_half.try_flush().is_err() {
+                break;
+            }
+        }
+        tell.send(sent_bytes as u64).unwrap();
+        let mut answer = [0; 3];
+        let read = timeout(Duration::from_secs(20), read_half.read_exact(&mut answer));
+        read.await.expect("what is held is never sent").unwrap();
+        assert_eq!(&answer, b"all");
     }
 }
