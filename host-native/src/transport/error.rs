@@ -69,7 +69,7 @@ pub enum TransportError {
     },
     /// The broker closed the connection without an answer to the very first request.
     #[error(
-        "{broker} closed the connection at the first request; a TLS or SASL listener does that to a plaintext client, so check that the port is a PLAINTEXT listener"
+        "{broker} closed the connection at the first request; a TLS or SASL listener does that to a plaintext client: turn TLS on, give a login, or check that the port is a PLAINTEXT listener"
     )]
     ClosedAtStart {
         /// The broker.

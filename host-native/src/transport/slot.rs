@@ -27,6 +27,8 @@ struct Site {
     settings: Arc<TcpSettings>,
     /// Set by an attempt that failed, cleared by one that did not.
     hold_back: Mutex<Option<HoldBack>>,
+    /// Held by whoever logs in, so that those behind share the refusal of the first.
+    login: tokio::sync::Mutex<()>,
 }
 
 /// Until when no connection is tried, because the last attempts failed.
@@ -215,26 +217,18 @@ impl Slot {
         // A task of its own, so that it goes on when the caller who started it gives up.
         let slot = Arc::clone(self);
         tokio::spawn(async move {
-            let opened = open(&slot.site.broker, &slot.site.settings).await.map(Arc::new);
-            slot.settle(opened.as_ref());
+            let opened = slot.site.open().await;
+            slot.settle(opened.as_ref().ok());
             outcome.send_replace(Some(opened));
         });
         attempt
     }
 
-    fn settle(&self, opened: Result<&Arc<Connection>, &TransportError>) {
+    fn settle(&self, opened: Option<&Arc<Connection>>) {
         let mut state = lock(&self.state);
         state.attempt = None;
-        match opened {
-            Ok(connection) => {
-                debug!(broker = %self.site.broker, "connected");
-                state.connection = Some(Arc::clone(connection));
-                self.site.has_connected();
-            }
-            Err(error) => {
-                debug!(broker = %self.site.broker, reason = %error, "not connected");
-                self.site.has_failed(error);
-            }
+        if let Some(connection) = opened {
+            state.connection = Some(Arc::clone(connection));
         }
     }
 }
@@ -251,6 +245,30 @@ impl Site {
             broker: broker.clone(),
             settings: Arc::clone(settings),
             hold_back: Mutex::default(),
+            login: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// A new connection.
+    async fn open(&self) -> Opened {
+        let _turn = match &self.settings.security.sasl {
+            Some(_) => Some(self.login.lock().await),
+            None => None,
+        };
+        if let Some(error) = self.held_back(Instant::now()) {
+            return Err(error);
+        }
+        match open(&self.broker, &self.settings).await {
+            Ok(connection) => {
+                debug!(broker = %self.broker, "connected");
+                self.has_connected();
+                Ok(Arc::new(connection))
+            }
+            Err(error) => {
+                debug!(broker = %self.broker, reason = %error, "not connected");
+                self.has_failed(&error);
+                Err(error)
+            }
         }
     }
 

@@ -4,11 +4,13 @@ use core::time::Duration;
 
 use bytes::{Buf, Bytes};
 use kachet::transport::{
-    SaslCredentials, SaslError, Security, TcpSettings, TcpTransport, Transport, TransportError,
+    BearerToken, Request, SaslCredentials, SaslError, Security, TcpSettings, TcpTransport, Transport,
+    TransportError,
 };
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::server::{API_VERSIONS, Peer, RANGES, Server, ask, echoed, within};
+use crate::server::{API_VERSIONS, LIST_OFFSETS, Peer, RANGES, Server, ask, echoed, within};
 
 const SASL_HANDSHAKE: i16 = 17;
 const SASL_AUTHENTICATE: i16 = 36;
@@ -138,6 +140,32 @@ async fn a_broker_that_asks_for_too_few_or_too_many_iterations_gets_no_proof() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_a_token_is_told_though_the_refusal_says_nothing() {
+    within(async {
+        let server = Server::start(async |_, mut peer: Peer| {
+            choose(&mut peer, CHOSEN).await;
+            let (id, message) = heard(&mut peer).await.unwrap();
+            assert_eq!(message, "n,,\x01auth=Bearer t0ken\x01tenant=a\x01\x01");
+            let json = br#"{"status":"insufficient_scope","scope":"read"}"#;
+            peer.answer(id, &authenticated(json)).await;
+            let (id, message) = heard(&mut peer).await.unwrap();
+            assert_eq!(message, "\x01");
+            peer.answer(id, &refused("")).await;
+        })
+        .await;
+        let tokens = || async { Ok(BearerToken::new("t0ken").with_extension("tenant", "a")) };
+        let error = error_at(&server, SaslCredentials::oauth_bearer(tokens)).await;
+        let line = error.to_string();
+        assert!(
+            line.contains(r#"{"status":"insufficient_scope","scope":"read"}"#),
+            "{line}"
+        );
+        assert!(!line.contains("t0ken"), "{line}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_login_that_is_not_answered_is_given_up_in_time() {
     within(async {
         let server = Server::start(async |_, mut peer: Peer| {
@@ -243,7 +271,7 @@ async fn a_session_is_used_to_its_end_while_no_other_login_succeeds() {
         .await;
         let transport = transport(SaslCredentials::plain("alice", "p"));
         let begun = Instant::now();
-        let (error, served) = loop {
+        let (error, lasted) = loop {
             match ask(&transport, &server, "a").await {
                 Ok(answer) => assert_eq!(answer, echoed("a")),
                 Err(error) => break (error, begun.elapsed()),
@@ -252,12 +280,53 @@ async fn a_session_is_used_to_its_end_while_no_other_login_succeeds() {
         };
         // From 1.4 or 1.6 s on another login is tried, from 1.8 s on the session is not used any more.
         assert!(
-            (1_750..2_500).contains(&served.as_millis()),
-            "{served:?}: {error}"
+            (1_750..2_500).contains(&lasted.as_millis()),
+            "{lasted:?}: {error}"
         );
         assert!(error.to_string().contains("(the users are away )"), "{error}");
         assert!(error.is_refusal());
         assert_eq!(server.accepted(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_that_are_opened_together_share_the_first_refusal() {
+    within(async {
+        let server = Server::start(async |number, mut peer: Peer| {
+            choose(&mut peer, CHOSEN).await;
+            let (id, _) = heard(&mut peer).await.unwrap();
+            sleep(Duration::from_millis(50)).await;
+            let answer = if number == 0 {
+                authenticated(b"")
+            } else {
+                refused("no more")
+            };
+            peer.answer(id, &answer).await;
+            peer.echo().await;
+        })
+        .await;
+        let transport = transport(SaslCredentials::plain("alice", "p"));
+        transport.api_versions(&server.address).await.unwrap();
+        let mut callers = JoinSet::new();
+        for _ in 0..20 {
+            let (transport, broker) = (transport.clone(), server.address.clone());
+            callers.spawn(async move {
+                let waits = Request::Other {
+                    api_key: LIST_OFFSETS,
+                    version: 1,
+                    body: "a".into(),
+                    broker_wait: Duration::from_millis(10),
+                };
+                transport.round_trip(&broker, waits).await.unwrap_err()
+            });
+        }
+        for error in callers.join_all().await {
+            assert!(error.to_string().contains("no more"), "{error}");
+        }
+        assert_eq!(server.accepted(), 2);
+        // The one that was let in still serves.
+        assert_eq!(ask(&transport, &server, "b").await.unwrap(), echoed("b"));
     })
     .await;
 }

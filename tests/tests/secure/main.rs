@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Result, bail};
 use kachet::cache::Cache;
-use kachet::client::{Client, ClientError};
+use kachet::client::{Client, ClientError, ClientSettings};
 use kachet::core::time::MaxStaleness;
 use kachet::transport::{SaslCredentials, Security, TcpSettings, TcpTransport, TlsSettings, TransportError};
 use kachet_tests::kafka::writer_for;
@@ -49,8 +49,14 @@ fn client(bootstrap: &str, security: Security, size_limit_bytes: u64) -> Result<
         request_timeout: PATIENCE,
         ..TcpSettings::default()
     };
+    // What fails is not tried again behind the test's back.
+    let settings = ClientSettings {
+        retry_timeout: Duration::ZERO,
+        ..ClientSettings::default()
+    };
     Ok(Client::builder()
         .bootstrap(bootstrap)
+        .settings(settings)
         .size_limit_bytes(size_limit_bytes)
         .max_staleness(MaxStaleness::Forever)
         .tcp(tcp)

@@ -293,3 +293,49 @@ pub enum TlsSettingsError {
     #[error("TLS cannot be set up: {0}")]
     Setup(String),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_is_about_the_clients_certificate_where_the_broker_has_asked_for_one() {
+        use AlertDescription as A;
+        use ClientCertificate as C;
+        let kind = |alert, client| match TlsError::from_alert(alert, client) {
+            TlsError::ClientCertificateRequired => "required",
+            TlsError::ClientCertificateRefused { .. } => "refused",
+            TlsError::NothingInCommon { .. } => "nothing in common",
+            TlsError::Protocol(_) => "protocol",
+            other => panic!("{other:?}"),
+        };
+        for (alert, not_asked, missing, given) in [
+            (A::CertificateRequired, "required", "required", "refused"),
+            (A::BadCertificate, "protocol", "required", "refused"),
+            (A::UnknownCA, "protocol", "required", "refused"),
+            (
+                A::HandshakeFailure,
+                "nothing in common",
+                "required",
+                "nothing in common",
+            ),
+            (
+                A::ProtocolVersion,
+                "nothing in common",
+                "nothing in common",
+                "nothing in common",
+            ),
+            (A::InternalError, "protocol", "protocol", "protocol"),
+        ] {
+            let kinds = [C::NotAsked, C::Missing, C::Given].map(|client| kind(alert, client));
+            assert_eq!(kinds, [not_asked, missing, given], "{alert:?}");
+        }
+    }
+
+    #[test]
+    fn names_in_certificates_are_told_as_people_write_them() {
+        assert_eq!(readable_name("DnsName(\"broker.example\")"), "broker.example");
+        assert_eq!(readable_name("IpAddress(10.0.0.1)"), "10.0.0.1");
+        assert_eq!(readable_name("anything"), "anything");
+    }
+}
