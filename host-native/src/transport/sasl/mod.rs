@@ -78,12 +78,13 @@ impl SaslCredentials {
         }
     }
 
-    /// SCRAM-SHA-256 (RFC 5802, RFC 7677).
+    /// SCRAM-SHA-256 (RFC 5802, RFC 7677). The password is taken as it is, without `SASLprep`, because that is how
+    /// Kafka stores it.
     pub fn scram_sha_256(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self::scram(Hash::Sha256, username.into(), password.into())
     }
 
-    /// SCRAM-SHA-512 (RFC 5802).
+    /// SCRAM-SHA-512 (RFC 5802); the password as in [`Self::scram_sha_256`].
     pub fn scram_sha_512(username: impl Into<String>, password: impl Into<Secret>) -> Self {
         Self::scram(Hash::Sha512, username.into(), password.into())
     }
