@@ -1,9 +1,13 @@
 //! The transport against servers that misbehave in every way that brokers, and what is not a broker, do.
 
+#[path = "transport/logins.rs"]
+mod logins;
 #[path = "transport/opening.rs"]
 mod opening;
 #[path = "transport/server.rs"]
 mod server;
+#[path = "transport/tls.rs"]
+mod tls;
 
 use core::time::Duration;
 

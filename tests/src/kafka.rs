@@ -40,8 +40,23 @@ pub struct KafkaSettings {
     pub keep: bool,
     /// The cluster that the broker joins; where None, it is a cluster by itself.
     pub joins: Option<Membership>,
-    /// One more listener, such as `SSL://127.0.0.1:9094`, on a port that is free.
-    pub extra_listener: Option<String>,
+    /// More listeners, on 127.0.0.1.
+    pub extra_listeners: Vec<Listener>,
+    /// Users for SCRAM from the beginning on, as `StorageTool format --add-scram` takes them.
+    pub scram_users: Vec<String>,
+    /// A folder of the caller's, for instance of certificates, which goes with this process at the latest.
+    pub removes: Option<PathBuf>,
+}
+
+/// A listener beside the one for clients in plaintext.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// In upper case. Its properties begin with `listener.name.` and the name in lower case.
+    pub name: String,
+    /// `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
+    pub protocol: &'static str,
+    /// A free port.
+    pub port: u16,
 }
 
 /// A place in the cluster of another broker.
@@ -257,8 +272,12 @@ impl KafkaBroker {
         kafka.stdin(Stdio::null()).stdout(log).stderr(errors);
         own_process_group(&mut kafka);
         let kafka = spawn_for_the_process(kafka).map_err(Start::Failed)?;
-        let removes = matches!(self.folder, Folder::Temporary(_)) && !self.settings.keep;
-        let janitor = janitor(kafka.id(), removes.then(|| self.dir()));
+        let temporary = matches!(self.folder, Folder::Temporary(_)) && !self.settings.keep;
+        let own = temporary.then(|| self.dir());
+        let janitor = janitor(
+            kafka.id(),
+            own.into_iter().chain(self.settings.removes.as_deref()),
+        );
         self.running = Some(Running { kafka, janitor });
         let ready = self.wait_until_ready();
         if ready.is_err() {
@@ -306,25 +325,23 @@ impl KafkaBroker {
             None => format.args(["--standalone", "-t", &random_uuid(), "-c"]),
         };
         format.arg(self.properties_path());
+        for user in &self.settings.scram_users {
+            format.args(["--add-scram", user]);
+        }
+        // Or Java takes arguments for ASCII.
+        format.env("LC_ALL", "C.UTF-8");
         child::run_ok(format, b"", FORMAT_DEADLINE).context("cannot format Kafka's log folder")?;
         Ok(())
     }
 
     /// A free port for clients and one for the controller; those of the earlier broker where the folder is one's.
     fn choose_ports(&self) -> Result<(u16, u16)> {
-        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1");
-        // Both are held until both are known, so that they differ.
-        let (client, controller) = (free()?, free()?);
-        let client = match self.settings.port {
-            Some(port) => port,
-            None => client.local_addr()?.port(),
-        };
+        let [client, controller] = free_ports()?;
         // The data say at which port the controller is found, so a kept folder keeps it.
-        let controller = match self.earlier_controller_port() {
-            Some(port) => port,
-            None => controller.local_addr()?.port(),
-        };
-        Ok((client, controller))
+        Ok((
+            self.settings.port.unwrap_or(client),
+            self.earlier_controller_port().unwrap_or(controller),
+        ))
     }
 
     fn may_choose_other_ports(&self) -> bool {
@@ -358,14 +375,11 @@ impl KafkaBroker {
                 format!(",CONTROLLER://{own_controller}"),
             ),
         };
-        let extra = self.settings.extra_listener.as_ref();
-        let extra = extra.map(|listener| format!(",{listener}")).unwrap_or_default();
-        let protocol = extra
-            .trim_start_matches(',')
-            .split(':')
-            .next()
-            .filter(|name| !name.is_empty());
-        let protocol = protocol.map(|name| format!(",{name}:{name}")).unwrap_or_default();
+        let listed = |line: fn(&Listener) -> String| -> String {
+            self.settings.extra_listeners.iter().map(line).collect()
+        };
+        let extra = listed(|listener| format!(",{}://127.0.0.1:{}", listener.name, listener.port));
+        let protocols = listed(|listener| format!(",{}:{}", listener.name, listener.protocol));
         let mut properties = format!(
             "process.roles={roles}\n\
              node.id={node_id}\n\
@@ -374,7 +388,7 @@ impl KafkaBroker {
              advertised.listeners=PLAINTEXT://{client}{extra}\n\
              controller.listener.names=CONTROLLER\n\
              inter.broker.listener.name=PLAINTEXT\n\
-             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocol}\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}\n\
              log.dirs={data}\n\
              offsets.topic.replication.factor=1\n\
              offsets.topic.num.partitions=4\n\
@@ -443,6 +457,19 @@ enum Start {
     Failed(anyhow::Error),
 }
 
+/// Ports of 127.0.0.1 that are free and differ.
+pub fn free_ports<const COUNT: usize>() -> Result<[u16; COUNT]> {
+    let mut ports = [0; COUNT];
+    let mut held = Vec::with_capacity(COUNT);
+    for port in &mut ports {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1")?;
+        *port = listener.local_addr()?.port();
+        // Until all are known, so that they differ.
+        held.push(listener);
+    }
+    Ok(ports)
+}
+
 fn folder(settings: &KafkaSettings) -> Result<Folder> {
     if let Some(dir) = &settings.dir {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -464,22 +491,24 @@ fn own_process_group(command: &mut Command) {
 #[cfg(not(unix))]
 fn own_process_group(_command: &mut Command) {}
 
-/// A shell that waits for the end of this process, however it comes, then kills the process `pid` and removes `folder`.
+/// A shell that waits for the end of this process, however it comes, then kills the process `pid` and removes `folders`.
 ///
 /// It notices by its stdin, a pipe that only this process holds open. The parent-death signal kills the broker where there is
 /// one, but nothing else would remove the folder of the shared broker, which lives in a static and is never dropped.
-fn janitor(pid: u32, folder: Option<&Path>) -> Option<Child> {
+fn janitor<'f>(pid: u32, folders: impl Iterator<Item = &'f Path>) -> Option<Child> {
     const SCRIPT: &str = r#"
         while read -r line; do :; done
-        kill -KILL "$1" 2>/dev/null
+        pid=$1
+        shift
+        kill -KILL "$pid" 2>/dev/null
         tries=50
-        while kill -0 "$1" 2>/dev/null && [ "$tries" -gt 0 ]; do sleep 0.1; tries=$((tries - 1)); done
-        [ -z "$2" ] || rm -rf -- "$2"
+        while kill -0 "$pid" 2>/dev/null && [ "$tries" -gt 0 ]; do sleep 0.1; tries=$((tries - 1)); done
+        for folder; do rm -rf -- "$folder"; done
     "#;
     let mut shell = Command::new("sh");
     shell
         .args(["-c", SCRIPT, "kafka-janitor", &pid.to_string()])
-        .arg(folder.unwrap_or(Path::new("")));
+        .args(folders.map(Path::as_os_str));
     // Not our output: who reads it to its end would wait for the janitor too.
     shell
         .stdin(Stdio::piped())

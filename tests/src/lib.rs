@@ -18,10 +18,12 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod certificates;
 pub mod child;
 pub mod cluster;
 pub mod java;
 pub mod kafka;
 pub mod kcat;
 pub mod records;
+pub mod secure;
 pub mod setup;

@@ -2,9 +2,11 @@
 
 use core::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use kachet::client::ClientError;
+use kachet::transport::TlsSettingsError;
 use tracing_subscriber::filter::ParseError;
 
 /// Why the command failed.
@@ -14,6 +16,12 @@ pub(crate) enum Failure {
     Runtime(io::Error),
     /// The filter of `--log` cannot be read.
     LogFilter { given: String, error: ParseError },
+    /// Arguments that do not go together, or are not enough.
+    Usage(&'static str),
+    /// The files for TLS cannot be used.
+    Tls(TlsSettingsError),
+    /// The password cannot be read.
+    PasswordFile { path: PathBuf, error: io::Error },
     /// The client could not answer.
     Client(ClientError),
     /// Standard output cannot be written.
@@ -35,7 +43,11 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         use ClientError as E;
         ExitCode::from(match self {
-            Self::LogFilter { .. } | Self::Client(E::Address(_) | E::NoBootstrap) => 2,
+            Self::LogFilter { .. }
+            | Self::Usage(_)
+            | Self::Tls(_)
+            | Self::PasswordFile { .. }
+            | Self::Client(E::Address(_) | E::NoBootstrap) => 2,
             Self::Client(
                 E::InvalidTopicName { .. }
                 | E::UnknownTopic { .. }
@@ -54,6 +66,11 @@ impl fmt::Display for Failure {
         match self {
             Self::Runtime(error) => write!(f, "the async runtime does not start: {error}"),
             Self::LogFilter { given, error } => write!(f, "--log '{given}': {error}"),
+            Self::Usage(what) => f.write_str(what),
+            Self::Tls(error) => write!(f, "{error}"),
+            Self::PasswordFile { path, error } => {
+                write!(f, "cannot read the password in {}: {error}", path.display())
+            }
             Self::Client(error) => write!(f, "{error}"),
             Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
             Self::EmbeddedBroker(error) => {

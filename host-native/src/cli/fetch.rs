@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::failure::Failure;
 use super::output::Format;
+use super::security::SecurityArguments;
 use super::target::Target;
 
 #[derive(Debug, Args)]
@@ -51,12 +52,16 @@ pub(crate) struct FetchArguments {
     /// Print the cache's statistics to stderr at the end, as one JSON object
     #[arg(long)]
     stats: bool,
+    #[command(flatten)]
+    security: SecurityArguments,
 }
 
 const EXAMPLES: &str = "Examples:
   kachet fetch --bootstrap localhost:9092 orders/0@42
   kachet fetch --bootstrap localhost:9092 orders/0@latest-10 --count 10 --format text
-  kachet fetch --bootstrap localhost:9092 orders/0@earliest orders/1@@1700000000000 --repeat 2 --stats";
+  kachet fetch --bootstrap localhost:9092 orders/0@earliest orders/1@@1700000000000 --repeat 2 --stats
+  kachet fetch --bootstrap broker:9093 --tls --tls-ca ca.pem --sasl-mechanism SCRAM-SHA-512 \
+    --sasl-username alice --sasl-password-file password.txt orders/0@42";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum IsolationArgument {
@@ -100,6 +105,7 @@ fn connect(arguments: &FetchArguments) -> Result<CachedClient, Failure> {
     };
     let client = Client::builder()
         .bootstrap(&arguments.bootstrap)
+        .security(arguments.security.read()?)
         .size_limit_bytes(arguments.size_limit.as_u64())
         .max_staleness(arguments.max_staleness)
         .settings(settings)

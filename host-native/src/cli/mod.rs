@@ -4,6 +4,7 @@ mod demo;
 mod failure;
 mod fetch;
 mod output;
+mod security;
 mod target;
 
 use std::io;
@@ -32,12 +33,12 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage · \
-3 no such topic, partition, offset or record · 4 the broker cannot be reached or does not answer as a Kafka broker";
+3 no such topic, partition, offset or record · 4 the broker cannot be reached, is not trusted, refuses the login or does not answer as a Kafka broker";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Read records at any offset of any partition, through the cache
-    Fetch(fetch::FetchArguments),
+    Fetch(Box<fetch::FetchArguments>),
     /// Show what the cache does for random reads; needs no broker
     Demo(demo::DemoArguments),
 }
@@ -62,7 +63,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         .map_err(Failure::Runtime)?;
     let outcome = runtime.block_on(async {
         match arguments.command {
-            Command::Fetch(arguments) => fetch::run(arguments).await,
+            Command::Fetch(arguments) => fetch::run(*arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
         }
     });

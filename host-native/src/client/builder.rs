@@ -5,7 +5,7 @@ use kachet_core::time::MaxStaleness;
 use super::routing::Routing;
 use super::{Client, ClientError, ClientSettings};
 use crate::cache::Cache;
-use crate::transport::{BrokerAddress, TcpSettings, TcpTransport, Transport};
+use crate::transport::{BrokerAddress, Security, TcpSettings, TcpTransport, Transport};
 
 /// Sets up a client that reads over TCP through a cache in memory.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +16,8 @@ pub struct ClientBuilder {
     compacted_max_staleness: Option<MaxStaleness>,
     settings: ClientSettings,
     tcp: TcpSettings,
+    /// Wins over the one in `tcp`, whichever was given first.
+    security: Option<Security>,
 }
 
 impl ClientBuilder {
@@ -63,8 +65,19 @@ impl ClientBuilder {
         self
     }
 
+    /// Whether its connections are encrypted, and who logs in on them; in place of
+    /// [`TcpSettings::security`], in whichever order the two are given.
+    #[must_use]
+    pub fn security(mut self, security: Security) -> Self {
+        self.security = Some(security);
+        self
+    }
+
     /// The client. Connects to nothing yet.
-    pub fn build(self) -> Result<Client<Cache<TcpTransport>>, ClientError> {
+    pub fn build(mut self) -> Result<Client<Cache<TcpTransport>>, ClientError> {
+        if let Some(security) = self.security {
+            self.tcp.security = security;
+        }
         let cache = Cache::builder(TcpTransport::new(self.tcp))
             .size_limit_bytes(self.size_limit_bytes)
             .max_staleness(self.max_staleness);

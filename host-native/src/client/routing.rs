@@ -283,10 +283,11 @@ impl<T: Transport> Client<T> {
 /// Errors that another try, to whichever broker, does not mend.
 fn is_hopeless(error: &TransportError) -> bool {
     use TransportError as E;
-    matches!(
-        error,
-        E::NoCommonVersion { .. } | E::Message { .. } | E::ResponseTooLarge { .. } | E::Fetch { .. }
-    )
+    error.is_refusal()
+        || matches!(
+            error,
+            E::NoCommonVersion { .. } | E::Message { .. } | E::ResponseTooLarge { .. } | E::Fetch { .. }
+        )
 }
 
 /// Kafka's rule for topic names.

@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::protocol::StrBytes;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::frame::{FrameReader, Outgoing, api_name, correlation_id};
+use super::sasl::{self, SessionEnd};
+use super::stream::{ReadHalf, Stream, WriteHalf};
 use super::versions::{self, ApiVersions};
 use super::{BrokerAddress, TcpSettings, TransportError};
 
@@ -31,6 +31,8 @@ const LONGEST_WAIT: Duration = Duration::from_hours(30 * 24);
 pub(super) struct Connection {
     shared: Arc<Shared>,
     versions: Arc<ApiVersions>,
+    /// When the broker wants another login; `None` for never.
+    session_end: Option<SessionEnd>,
     driver: AbortHandle,
 }
 
@@ -69,7 +71,7 @@ struct Shared {
 /// What is still to be written.
 struct Outbox {
     /// `None` once the connection is closed.
-    stream: Option<Arc<OwnedWriteHalf>>,
+    stream: Option<Arc<WriteHalf>>,
     slices: VecDeque<Bytes>,
     /// Writing failed; the driver closes the connection, once it has read what the broker may have said last.
     broken: Option<io::Error>,
@@ -96,9 +98,9 @@ struct Due {
 }
 
 impl Connection {
-    /// Takes over a stream and asks for the broker's versions.
+    /// Takes over a stream, asks for the broker's versions, and logs in if there is a login.
     pub(super) async fn open(
-        stream: TcpStream,
+        stream: Stream,
         broker: &BrokerAddress,
         settings: &TcpSettings,
     ) -> Result<Self, TransportError> {
@@ -109,9 +111,14 @@ impl Connection {
         let mut connection = Self {
             shared,
             versions: Arc::default(),
+            session_end: None,
             driver,
         };
         connection.versions = Arc::new(versions::ask(&connection, broker).await?);
+        if let Some(credentials) = &settings.security.sasl {
+            connection.session_end =
+                sasl::log_in(&connection, broker, credentials, settings.request_timeout).await?;
+        }
         Ok(connection)
     }
 
@@ -128,12 +135,26 @@ impl Connection {
         lock(&self.shared.expected).closed.is_none()
     }
 
+    /// Whether another connection had better take its place soon, because the broker wants another login.
+    pub(super) fn nears_its_end(&self, now: Instant) -> bool {
+        self.session_end.is_some_and(|end| now >= end.replace_at)
+    }
+
+    /// Whether the broker may close it at the next request for want of a login.
+    pub(super) fn has_ended(&self, now: Instant) -> bool {
+        self.session_end.is_some_and(|end| now >= end.unusable_at)
+    }
+
     /// Sends a request, once there is room for it, and gives the response with its header. Dropping the future
     /// gives up the answer.
     pub(super) async fn request(&self, outgoing: &Outgoing) -> Result<Bytes, Failure> {
         let Ok(permit) = self.shared.in_flight.acquire().await else {
             return Err(self.shared.not_sent());
         };
+        // There may not have been room for long.
+        if self.has_ended(Instant::now()) {
+            return Err(self.shared.not_sent());
+        }
         let answer = self.shared.send(outgoing)?;
         // From here on the place is held by the answer that is due, whether or not the caller waits for it.
         permit.forget();
@@ -148,7 +169,7 @@ impl Drop for Connection {
 }
 
 impl Shared {
-    fn new(write_half: OwnedWriteHalf, broker: &BrokerAddress, settings: &TcpSettings) -> Self {
+    fn new(write_half: WriteHalf, broker: &BrokerAddress, settings: &TcpSettings) -> Self {
         Self {
             broker: broker.clone(),
             client_id: StrBytes::from_string(settings.client_id.clone()),
@@ -343,7 +364,8 @@ impl Shared {
         }
     }
 
-    /// Waits until something is left over and the socket takes more of it.
+    /// Waits until something is left over and the socket takes more of it. What TLS holds is not counted: reading
+    /// sees to that, and is polled with this.
     async fn writable(&self) -> io::Result<()> {
         loop {
             let stream = {
@@ -365,27 +387,35 @@ impl Outbox {
     /// Writes what the socket takes, and says whether that was all.
     fn flush(&mut self) -> bool {
         let Some(stream) = &self.stream else { return true };
-        while !self.slices.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
-            let count = slices
-                .iter_mut()
-                .zip(&self.slices)
-                .map(|(to, from)| *to = IoSlice::new(from))
-                .count();
-            match stream.try_write_vectored(&slices[..count]) {
-                Ok(0) => self.broken = Some(io::ErrorKind::WriteZero.into()),
-                Ok(written_bytes) => advance(&mut self.slices, written_bytes),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(error) => self.broken = Some(error),
-            }
-            if self.broken.is_some() {
+        match write_all(stream, &mut self.slices) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) => {
+                self.broken = Some(error);
                 self.slices.clear();
-                return false;
+                false
             }
         }
-        true
     }
+}
+
+/// Fails with `WouldBlock` where the socket is full.
+fn write_all(stream: &WriteHalf, left: &mut VecDeque<Bytes>) -> io::Result<()> {
+    while !left.is_empty() {
+        let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+        let count = slices
+            .iter_mut()
+            .zip(&*left)
+            .map(|(to, from)| *to = IoSlice::new(from))
+            .count();
+        match stream.try_write_vectored(&slices[..count]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written_bytes) => advance(left, written_bytes),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    stream.try_flush()
 }
 
 /// Takes written bytes off the front.
@@ -424,17 +454,17 @@ impl Drop for CloseAtEnd {
     }
 }
 
-async fn drive(shared: Arc<Shared>, mut read_half: OwnedReadHalf, mut frames: FrameReader) {
+async fn drive(shared: Arc<Shared>, mut read_half: ReadHalf, mut frames: FrameReader) {
     let mut guard = CloseAtEnd {
         shared,
         outcome: None,
     };
     let outcome = match run(&guard.shared, &mut read_half, &mut frames).await {
         Ended::Failed(error) => (error, Again::No),
-        Ended::ByBroker(Some(error)) if frames.partial_bytes() == 0 => {
-            let (broker, source) = (guard.shared.broker.clone(), Arc::new(error));
-            (TransportError::Connection { broker, source }, Again::Unanswered)
-        }
+        Ended::ByBroker(Some(error)) if frames.partial_bytes() == 0 => (
+            TransportError::from_stream(&guard.shared.broker, error),
+            Again::Unanswered,
+        ),
         Ended::ByBroker(_) if frames.partial_bytes() == 0 => (frames.end_of_stream(), Again::Unanswered),
         Ended::ByBroker(_) => (frames.end_of_stream(), Again::No),
     };
@@ -449,7 +479,7 @@ enum Ended {
     Failed(TransportError),
 }
 
-async fn run(shared: &Shared, read_half: &mut OwnedReadHalf, frames: &mut FrameReader) -> Ended {
+async fn run(shared: &Shared, read_half: &mut ReadHalf, frames: &mut FrameReader) -> Ended {
     let check = sleep_until(shared.next_check(Instant::now()));
     tokio::pin!(check);
     loop {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use kachet_core::wire::DecodeError;
 
 use super::BrokerAddress;
+use super::sasl::SaslError;
+use super::tls::TlsError;
 
 /// A request got no usable response. Every variant names the broker; `Clone`, because one failed connection
 /// fails every request that waits on it.
@@ -31,6 +33,32 @@ pub enum TransportError {
         /// The time allowed.
         timeout: Duration,
     },
+    /// TLS did not come about, or broke off.
+    #[error("TLS with {broker}: {source}")]
+    Tls {
+        /// The broker.
+        broker: BrokerAddress,
+        /// What is wrong, and what to do.
+        source: TlsError,
+    },
+    /// The broker speaks TLS on this port, and was spoken to without.
+    #[error(
+        "{broker} speaks TLS, and was asked in plaintext; turn TLS on, or use the port of a plaintext listener"
+    )]
+    TlsExpected {
+        /// The broker.
+        broker: BrokerAddress,
+    },
+    /// The login did not succeed (SASL).
+    #[error("login at {broker} by {mechanism}: {source}")]
+    Sasl {
+        /// The broker.
+        broker: BrokerAddress,
+        /// Kafka's name of the mechanism.
+        mechanism: &'static str,
+        /// What is wrong, and what to do.
+        source: SaslError,
+    },
     /// The connection broke while requests were under way.
     #[error("the connection to {broker} broke: {source}")]
     Connection {
@@ -41,7 +69,7 @@ pub enum TransportError {
     },
     /// The broker closed the connection without an answer to the very first request.
     #[error(
-        "{broker} closed the connection at the first request; a TLS or SASL listener does that to a plaintext client, so check that the port is a PLAINTEXT listener"
+        "{broker} closed the connection at the first request; a TLS or SASL listener does that to a plaintext client: turn TLS on, give a login, or check that the port is a PLAINTEXT listener"
     )]
     ClosedAtStart {
         /// The broker.
@@ -135,4 +163,28 @@ pub enum TransportError {
         /// The newest version spoken here.
         max: i16,
     },
+}
+
+impl TransportError {
+    /// Whether the broker or this client refuses the other for good: until somebody changes a certificate, a password
+    /// or a setting, another try comes to the same. Such an address is held back for longer.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Tls { source, .. } => source.is_refusal(),
+            Self::Sasl { .. } | Self::TlsExpected { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The connection broke, or its TLS did.
+    pub(super) fn from_stream(broker: &BrokerAddress, error: io::Error) -> Self {
+        let broker = broker.clone();
+        match error.downcast::<TlsError>() {
+            Ok(source) => Self::Tls { broker, source },
+            Err(error) => Self::Connection {
+                broker,
+                source: Arc::new(error),
+            },
+        }
+    }
 }

@@ -336,6 +336,9 @@ impl FrameReader {
             return Ok(());
         }
         let broker = self.broker.clone();
+        if self.first && matches!(*prefix, [0x15 | 0x16, 3, ..]) {
+            return Err(TransportError::TlsExpected { broker });
+        }
         let what = if let Some(service) = recognise(*prefix) {
             service.to_owned()
         } else if self.first {
@@ -374,8 +377,6 @@ fn recognise(prefix: [u8; 4]) -> Option<&'static str> {
         b"-ERR" => "a Redis server answered",
         b"AMQP" => "an AMQP server answered",
         b"220 " | b"220-" => "an SMTP or FTP server answered",
-        [0x15, 3, ..] => "it answered with a TLS alert",
-        [0x16, 3, ..] => "it answered with a TLS handshake",
         _ => return None,
     })
 }
@@ -510,8 +511,6 @@ mod tests {
             (&b"HTTP/1.1 400 Bad Request"[..], "HTTP"),
             (b"SSH-2.0-OpenSSH_9.6", "SSH"),
             (b"-ERR unknown command", "Redis"),
-            (b"\x15\x03\x03\x00\x02\x02\x46", "TLS alert"),
-            (b"\x16\x03\x01\x00\x02", "TLS handshake"),
             (b"J\x00\x00\x00\n8.4.0", "J\\x00\\x00\\x00\\n8.4.0"),
         ] {
             let mut reader = reader(usize::MAX);
@@ -521,6 +520,16 @@ mod tests {
                 matches!(&error, TransportError::NotKafka { what, .. } if what.contains(expected)),
                 "{error}"
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tls_listener_is_recognised_by_its_alert_or_handshake() {
+        for bytes in [&b"\x15\x03\x03\x00\x02\x02\x46"[..], b"\x16\x03\x01\x00\x02"] {
+            let mut reader = reader(usize::MAX);
+            reader.fill(&mut &bytes[..]).await.unwrap();
+            let error = reader.next().unwrap_err();
+            assert!(matches!(error, TransportError::TlsExpected { .. }), "{error}");
         }
     }
 

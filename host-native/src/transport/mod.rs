@@ -2,10 +2,17 @@
 //! [`Cache`](crate::cache::Cache) wraps any transport and is itself one.
 
 pub(crate) mod array_counts;
+mod connect;
 mod connection;
 mod error;
 mod frame;
+mod sasl;
+mod secret;
+mod security;
+mod slot;
+mod stream;
 mod tcp;
+mod tls;
 mod versions;
 
 use core::fmt;
@@ -19,7 +26,11 @@ use kachet_core::wire::{FETCH_API_KEY, FetchRequest, FetchResponse, TopicRef};
 
 use crate::cluster::Topology;
 pub use error::TransportError;
+pub use sasl::{BearerToken, FutureToken, SaslCredentials, SaslError, TokenError, TokenFile, TokenProvider};
+pub use secret::Secret;
+pub use security::Security;
 pub use tcp::{TcpSettings, TcpTransport};
+pub use tls::{TlsError, TlsSettings, TlsSettingsBuilder, TlsSettingsError};
 pub use versions::{ApiVersions, call, call_with};
 
 /// Sends requests to the brokers of one Kafka cluster.

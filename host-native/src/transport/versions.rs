@@ -42,6 +42,27 @@ impl ApiVersions {
         (newest >= broker_min.max(*ours.start())).then_some(newest)
     }
 
+    /// The same, with the error for when there is none.
+    pub(super) fn version_for(
+        &self,
+        broker: &BrokerAddress,
+        api_key: i16,
+        spoken: RangeInclusive<i16>,
+    ) -> Result<i16, TransportError> {
+        self.negotiate(api_key, spoken.clone()).ok_or_else(|| {
+            let (broker_min, broker_max) = self.range(api_key).map_or((-1, -1), RangeInclusive::into_inner);
+            let (min, max) = spoken.into_inner();
+            TransportError::NoCommonVersion {
+                broker: broker.clone(),
+                api: api_name(api_key),
+                broker_min,
+                broker_max,
+                min,
+                max,
+            }
+        })
+    }
+
     /// Every API with its versions, by ascending key.
     pub fn iter(&self) -> impl Iterator<Item = (i16, RangeInclusive<i16>)> {
         self.ranges
@@ -86,21 +107,7 @@ pub async fn call_with<T: Transport, R: kafka_protocol::protocol::Request>(
 ) -> Result<(i16, R::Response), TransportError> {
     let spoken = *ours.start().max(&R::VERSIONS.min)..=*ours.end().min(&R::VERSIONS.max);
     let versions = transport.api_versions(broker).await?;
-    let version = versions.negotiate(R::KEY, spoken.clone()).ok_or_else(|| {
-        let (broker_min, broker_max) = versions
-            .range(R::KEY)
-            .map_or((-1, -1), RangeInclusive::into_inner);
-        let (min, max) = spoken.into_inner();
-        let api = api_name(R::KEY);
-        TransportError::NoCommonVersion {
-            broker: broker.clone(),
-            api,
-            broker_min,
-            broker_max,
-            min,
-            max,
-        }
-    })?;
+    let version = versions.version_for(broker, R::KEY, spoken)?;
     let failed = |message: String| message_error(broker, R::KEY, version, &message);
     let body = encode(&build(version), version).map_err(|error| failed(format!("request: {error}")))?;
     let request = Request::Other {

@@ -217,6 +217,15 @@ fn help_names_every_setting() -> Result<()> {
         "--repeat",
         "--format",
         "--stats",
+        "--tls",
+        "--tls-ca",
+        "--tls-cert",
+        "--tls-key",
+        "--sasl-mechanism",
+        "--sasl-username",
+        "--sasl-password-file",
+        "KACHET_SASL_PASSWORD",
+        "--sasl-token-file",
         "Examples:",
     ] {
         assert!(help.contains(setting), "{setting}");

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use anyhow::{Context, Result};
 use kachet_tests::child::{self, command};
-use kachet_tests::kafka::{KafkaSettings, own_kafka, shared_kafka, writer_for};
+use kachet_tests::kafka::{KafkaSettings, Listener, free_ports, own_kafka, shared_kafka, writer_for};
 use kachet_tests::{kcat, records};
 use serde_json::Value;
 
@@ -195,10 +195,13 @@ fn the_tls_port_of_a_real_broker_in_plaintext_is_one_clear_line() -> Result<()> 
         store,
     ]);
     child::run_ok(keytool, b"", DEADLINE)?;
-    let tls_port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let tls_listener = format!("SSL://127.0.0.1:{tls_port}");
+    let [tls_port] = free_ports()?;
     let settings = KafkaSettings {
-        extra_listener: Some(tls_listener),
+        extra_listeners: vec![Listener {
+            name: "SSL".to_owned(),
+            protocol: "SSL",
+            port: tls_port,
+        }],
         ..KafkaSettings::default()
     }
     .with("ssl.keystore.location", store)

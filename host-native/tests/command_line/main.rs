@@ -4,9 +4,11 @@
 mod bad_input;
 mod demo;
 mod kafka;
+mod security;
 
 use core::time::Duration;
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -15,11 +17,15 @@ use kachet_tests::child::{self, Finished, command};
 /// Runs `kachet`; fails if it has not ended after `deadline`.
 fn kachet(arguments: &[&str], deadline: Duration) -> Result<Finished> {
     let mut kachet = command(env!("CARGO_BIN_EXE_kachet"));
-    kachet
-        .args(arguments)
-        .env_remove("KACHET_LOG")
-        .env_remove("KACHET_BOOTSTRAP");
+    without_environment(kachet.args(arguments));
     child::run(kachet, b"", deadline)
+}
+
+/// Nothing that whoever runs the tests has set.
+fn without_environment(kachet: &mut Command) -> &mut Command {
+    ["KACHET_LOG", "KACHET_BOOTSTRAP", "KACHET_SASL_PASSWORD"]
+        .into_iter()
+        .fold(kachet, Command::env_remove)
 }
 
 /// Runs `kachet fetch` and asserts that it fails with `code`, in one line that holds every one of `words`, and soon.

@@ -38,7 +38,6 @@ async fn what_is_no_broker_is_named_in_one_line() {
             "an HTTP server answered",
         ),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "an SSH server answered"),
-        (b"\x15\x03\x03\x00\x02\x02\x46", "it answered with a TLS alert"),
         (b"-ERR unknown command\r\n", "a Redis server answered"),
         (
             b"hello, who is there?\n",
@@ -67,6 +66,13 @@ async fn what_is_no_broker_is_named_in_one_line() {
             "{error:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_tls_listener_is_named_as_what_it_is() {
+    let error = error_of_greeting(b"\x15\x03\x03\x00\x02\x02\x46").await;
+    assert!(matches!(error, TransportError::TlsExpected { .. }), "{error:?}");
+    assert!(error.to_string().contains("turn TLS on"), "{error}");
 }
 
 #[tokio::test]
