@@ -2,18 +2,18 @@
 //! [`MaxStaleness::Forever`](kachet_core::time::MaxStaleness) a cache goes on serving what it holds while its brokers are
 //! down, and whoever reads from it has to find topics, ids and leaders first. A [`Notebook`] carries it over a restart.
 
+use core::error::Error;
 use core::fmt;
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use kachet_core::wire::{TopicId, TopicRef, WireStr};
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::messages::metadata_response::MetadataResponse;
 use kafka_protocol::protocol::Decodable;
 use serde_json::{Value, json};
-use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
 use crate::cluster::{PartitionMetadata, TopicMetadata, Topology, code};
@@ -29,11 +29,11 @@ const FORMAT: u64 = 1;
 
 /// Where a cache keeps a note beside its segments, so that after a restart it knows more than they tell.
 pub trait Notebook: fmt::Debug + Send + Sync + 'static {
-    /// The note that was written last, if there is one that is whole. May block.
-    fn read(&self) -> Option<Vec<u8>>;
+    /// The note that was written last, if there is one that is whole.
+    fn read(&self) -> BoxFuture<'_, Option<Bytes>>;
 
-    /// Puts a note in the place of the last one, all of it or nothing. May block.
-    fn write(&self, note: &[u8]) -> io::Result<()>;
+    /// Puts a note in the place of the last one, all of it or nothing.
+    fn write(&self, note: Bytes) -> BoxFuture<'_, Result<(), Box<dyn Error + Send + Sync>>>;
 }
 
 /// What a notebook says; without one, or if it cannot be read, nothing.
@@ -41,7 +41,7 @@ pub(super) async fn read(notebook: Option<Arc<dyn Notebook>>) -> Catalogue {
     let Some(notebook) = notebook else {
         return Catalogue::default();
     };
-    let note = spawn_blocking(move || notebook.read()).await.ok().flatten();
+    let note = notebook.read().await;
     note.map(|note| Catalogue::from_note(&note)).unwrap_or_default()
 }
 
@@ -140,9 +140,9 @@ impl Catalogue {
     }
 
     /// The note to be written, if anything has changed since the last one.
-    pub(super) fn take_note(&self) -> Option<Vec<u8>> {
+    pub(super) fn take_note(&self) -> Option<Bytes> {
         let mut known = self.lock();
-        core::mem::take(&mut known.is_changed).then(|| known.to_json().to_string().into_bytes())
+        core::mem::take(&mut known.is_changed).then(|| known.to_json().to_string().into())
     }
 
     /// A note could not be written: the next one is due.
@@ -340,7 +340,7 @@ mod tests {
         let catalogue = Catalogue::default();
         catalogue.learn(&topology("c", &[("a", 1)]));
         let note = catalogue.take_note().unwrap();
-        let newer = String::from_utf8(note.clone())
+        let newer = String::from_utf8(note.to_vec())
             .unwrap()
             .replace("\"format\":1", "\"format\":2");
         for unreadable in [

@@ -10,7 +10,6 @@ use kachet_core::cache::{Absorbed, Harvest, Warmed};
 use kachet_core::storage::{SegmentReader, Storage};
 use kachet_core::time::Instant;
 use kachet_core::wire::FetchRequest;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -74,14 +73,10 @@ impl<T: Send + Sync + 'static, S: Storage + 'static> Inner<T, S> {
         let Some(note) = self.catalogue.take_note() else {
             return;
         };
-        let written = spawn_blocking(move || notebook.write(&note)).await;
-        let error = match written {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
-        warn!(%error, "what the cluster says of itself could not be written down; it is tried again");
-        self.catalogue.note_is_due();
+        if let Err(error) = notebook.write(note).await {
+            warn!(%error, "what the cluster says of itself could not be written down; it is tried again");
+            self.catalogue.note_is_due();
+        }
     }
 
     /// Has the jobs done that there are; waits no longer than `patience`, and says whether they are done.

@@ -23,6 +23,7 @@ use self::catalogue::Catalogue;
 pub use self::catalogue::Notebook;
 use self::flights::Flights;
 use crate::cluster::Topology;
+use crate::mount::MountPoint;
 use crate::transport::{ApiVersions, BrokerAddress, Request, Response, Transport, TransportError};
 
 /// A read-through cache over a transport, and itself a [`Transport`]. Clones share one cache.
@@ -96,6 +97,14 @@ impl<T: Transport, S: Storage + 'static> CacheBuilder<T, S> {
     pub fn notebook(mut self, notebook: Arc<dyn Notebook>) -> Self {
         self.notebook = Some(notebook);
         self
+    }
+
+    /// Keeps batches in a folder, and there too what the cluster says of itself. [`CacheBuilder::restore`] uses what it
+    /// held before.
+    #[must_use]
+    pub fn mount(self, mount: MountPoint) -> CacheBuilder<T, MountPoint> {
+        let notes = mount.notes();
+        self.storage(mount).notebook(Arc::new(notes))
     }
 
     /// How large segments become, in bytes; by default a 256th of the limit, at most a mebibyte in memory and 64 elsewhere.

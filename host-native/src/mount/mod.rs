@@ -7,13 +7,13 @@
 //!
 //! # async fn cache() -> Result<(), Box<dyn std::error::Error>> {
 //! let mount = MountPoint::open("kachet-cache")?;
-//! let notes = mount.notes();
 //! let cache = Cache::builder(TcpTransport::new(TcpSettings::default()))
 //!     .size_limit_bytes(64 << 30)
-//!     .storage(mount);
+//!     .mount(mount);
 //! let (cache, restored) = cache.restore().await?;
 //! println!("{} batches are still there", restored.batches);
-//! # drop((cache, notes));
+//! // At the end of the process:
+//! cache.write_out().await;
 //! # Ok(())
 //! # }
 //! ```

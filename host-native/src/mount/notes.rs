@@ -3,17 +3,21 @@
 //! A note begins with 24 bytes, numbers in network order: eight of magic, the version, the CRC-32C of what follows the
 //! 24 bytes, and how much that is.
 
+use core::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tracing::warn;
 
 use super::blocking::off_the_runtime;
 use super::error::MountError;
 use super::names::note_file;
 use super::{Shared, files};
+use crate::cache::Notebook;
 
 /// What a note may hold at most, in bytes.
 pub const NOTE_BYTES_MAX: u64 = 64 << 20;
@@ -78,6 +82,26 @@ impl MountNotes {
         })?;
         let path = self.shared.folder.join(&file);
         Ok((file, path))
+    }
+}
+
+/// The name of the note in which a cache keeps what its cluster says of itself.
+const CATALOGUE: &str = "catalogue";
+
+impl Notebook for MountNotes {
+    fn read(&self) -> BoxFuture<'_, Option<Bytes>> {
+        let read = async {
+            Self::read(self, CATALOGUE).await.unwrap_or_else(|error| {
+                warn!(%error, "what the cluster said of itself cannot be read");
+                None
+            })
+        };
+        read.boxed()
+    }
+
+    fn write(&self, note: Bytes) -> BoxFuture<'_, Result<(), Box<dyn Error + Send + Sync>>> {
+        let written = async { Self::write(self, CATALOGUE, note).await.map_err(Into::into) };
+        written.boxed()
     }
 }
 

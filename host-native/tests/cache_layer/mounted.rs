@@ -33,7 +33,7 @@ async fn cache(folder: &Path, read_mode: ReadMode) -> Result<(Mounted, u64)> {
     let cache = Cache::builder(TcpTransport::new(TcpSettings::default()))
         .size_limit_bytes(1 << 20)
         .segment_size_bytes(SEGMENT_BYTES)
-        .storage(mount(folder, read_mode).await?);
+        .mount(mount(folder, read_mode).await?);
     let (cache, restored) = cache.restore().await?;
     Ok((cache, restored.batches))
 }
