@@ -30,7 +30,8 @@ fn is_hit(disk: &Disk, number: i64) -> bool {
     hit.is_some()
 }
 
-/// Fills a disk with batches that were read, then makes room by twice as many. Gives how many of the first are left.
+/// Fills a disk with batches of which every second is read, so that segments do not move on as they are, then makes room
+/// by three times as many. Gives how many of the first are left.
 fn moved(flips_per_mille: u32) -> usize {
     let mut disk = disk();
     let first = 200;
@@ -38,7 +39,7 @@ fn moved(flips_per_mille: u32) -> usize {
         insert(&mut disk, number);
     }
     for _ in 0..2 {
-        assert!((0..first).all(|number| is_hit(&disk, number)));
+        assert!((0..first).step_by(2).all(|number| is_hit(&disk, number)));
     }
     disk.faults().set_per_mille(FaultKind::BitFlip, flips_per_mille);
     for number in first..4 * first {
@@ -51,7 +52,7 @@ fn moved(flips_per_mille: u32) -> usize {
 #[test]
 fn what_moves_on_is_verified_before_it_gets_a_new_checksum() {
     let without_faults = moved(0);
-    assert!(without_faults > 100, "{without_faults} moved on");
+    assert!(without_faults > 50, "{without_faults} moved on");
     // Whatever is served is asserted to be right, a bit that was flipped in the leader epoch included.
     let with_faults = moved(1_000);
     assert!(with_faults < without_faults, "{with_faults} of {without_faults}");
