@@ -37,7 +37,10 @@ pub(crate) const BATCH_INDEX_BYTES: usize = 48;
 pub(crate) struct PartitionIndex {
     /// The last offset in each chunk.
     lasts: Vec<i64>,
-    #[expect(clippy::vec_box, reason = "a chunk of 320 bytes is put between others all the time")]
+    #[expect(
+        clippy::vec_box,
+        reason = "a chunk of 320 bytes is put between others all the time"
+    )]
     chunks: Vec<Box<Chunk>>,
     /// No batch of a chunk has a later timestamp. Not lowered when batches go.
     max_timestamps: Vec<i64>,
