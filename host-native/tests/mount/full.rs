@@ -93,7 +93,7 @@ fn a_full_medium_takes_no_new_mount_point_and_keeps_no_half_of_one() {
 }
 
 #[tokio::test]
-async fn a_read_only_folder_is_refused_by_name_and_one_that_becomes_it_still_reads() {
+async fn a_read_only_folder_is_refused_by_name_and_left_as_it_is() {
     let Some(small) = SmallFileSystem::mounted(SIZE_BYTES) else {
         return;
     };
@@ -111,10 +111,17 @@ async fn a_read_only_folder_is_refused_by_name_and_one_that_becomes_it_still_rea
     }
     assert_eq!(contents(&mount_point(&small)), before);
     small.set_read_only(false).unwrap();
-    let mut mount = MountPoint::open(mount_point(&small)).unwrap();
-    // The lock file is open to write, which would keep the file system from becoming read-only: only the folder does.
-    let path = mount.path().to_owned();
-    fs::remove_file(super::segment_path(&path, SegmentId(1))).unwrap();
+    MountPoint::open(mount_point(&small)).unwrap();
+}
+
+#[tokio::test]
+async fn a_segment_that_was_deleted_from_outside_is_not_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut mount = MountPoint::open(folder.path()).unwrap();
+    mount.create(SegmentId(1)).await.unwrap();
+    mount.append(SegmentId(1), vec![noise(1, 1_000)]).await.unwrap();
+    mount.seal(SegmentId(1)).await.unwrap();
+    fs::remove_file(super::segment_path(mount.path(), SegmentId(1))).unwrap();
     let opened = mount.open(SegmentId(1)).await.unwrap_err();
     assert_eq!(opened.kind, StorageErrorKind::NotFound);
 }
