@@ -4,6 +4,8 @@
 mod bad_input;
 mod demo;
 mod kafka;
+mod mount_points;
+mod mounts;
 mod security;
 
 use core::time::Duration;
