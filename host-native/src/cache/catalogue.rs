@@ -363,13 +363,12 @@ mod tests {
         let catalogue = Catalogue::default();
         catalogue.learn(&broker(), &topology("c", &[("a", 1), ("b", 2)]));
         let versions: ApiVersions = [(1, 4..=18), (3, 0..=13)].into_iter().collect();
-        let broker = broker();
-        catalogue.learn_versions(&broker, &Arc::new(versions.clone()));
+        catalogue.learn_versions(&broker(), &Arc::new(versions.clone()));
         let note = catalogue.take_note().unwrap();
         assert_eq!(catalogue.take_note(), None, "nothing has changed since");
         let read = Catalogue::from_note(&note);
         assert_eq!(read.take_note(), None);
-        assert_eq!(read.versions(&broker).as_deref(), Some(&versions));
+        assert_eq!(read.versions(&broker()).as_deref(), Some(&versions));
         assert_eq!(read.cluster_id(), Some(WireStr::from_static("c")));
         let asked = [name("b"), TopicRef::Id(TopicId([1; 16]))];
         let known = read.topology(&broker(), &asked).unwrap();

@@ -5,6 +5,7 @@ mod bad_input;
 mod demo;
 mod kafka;
 mod mount_points;
+mod mounted_kafka;
 mod mounts;
 mod security;
 
