@@ -100,11 +100,9 @@ pub fn key(partition: i32) -> PartitionKey {
     }
 }
 
-/// What a broker answers with these batches, which are neighbours in one partition.
-pub fn harvest(batches: &[BatchAt]) -> Vec<Harvest> {
-    let (Some(first), Some(last)) = (batches.first(), batches.last()) else {
-        return Vec::new();
-    };
+/// What a broker answers with these batches, which are neighbours in one partition, and to what.
+pub fn answer(batches: &[BatchAt]) -> Option<(FetchRequest, FetchResponse)> {
+    let (first, last) = (batches.first()?, batches.last()?);
     let request = FetchRequest {
         topics: vec![FetchTopic {
             topic: TopicRef::Id(TOPIC),
@@ -129,7 +127,14 @@ pub fn harvest(batches: &[BatchAt]) -> Vec<Harvest> {
         }],
         ..FetchResponse::default()
     };
-    Harvest::gather(&request, &response, CRC32C)
+    Some((request, response))
+}
+
+/// What there is to be kept of such an answer.
+pub fn harvest(batches: &[BatchAt]) -> Vec<Harvest> {
+    answer(batches).map_or_else(Vec::new, |(request, response)| {
+        Harvest::gather(&request, &response, CRC32C)
+    })
 }
 
 /// Settings of a cache that serves whatever it holds.
