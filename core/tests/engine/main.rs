@@ -15,4 +15,5 @@ mod medium;
 mod model;
 mod naive;
 mod readers;
+mod reads;
 mod writing;

@@ -97,7 +97,7 @@ async fn with_reuse(folder: &Path, made: &Made, percent: u64) -> Result<(f64, f6
             continue;
         }
         kept_bytes += batch.size_bytes as u64;
-        let answer = answer(core::slice::from_ref(batch)).context("there is a batch")?;
+        let answer = answer(core::slice::from_ref(batch), i64::MAX).context("there is a batch")?;
         mounted.take(&answer).await;
     }
     mounted.write_out().await;

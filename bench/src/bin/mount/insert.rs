@@ -13,7 +13,9 @@ use tokio::runtime::Runtime;
 
 use super::mounted::{Made, fill, float, folder_in, median};
 
-/// A file with an fsync takes so long that fewer of them have to tell.
+/// Files by themselves take so long that fewer of them have to tell.
+const FILES: usize = 1024;
+/// With an fsync each, still fewer.
 const SYNCED_FILES: usize = 256;
 
 /// How long it took until everything was accepted, and until the medium had it.
@@ -48,11 +50,16 @@ pub(super) fn run(folder: &Path, mib: usize, rounds: usize) -> Result<()> {
     let runtime = Runtime::new()?;
     let made = Made::of_common_size(mib << 6);
     let mut took: Vec<Vec<Took>> = vec![Vec::new(); WAYS.len()];
+    let mut random = fastrand::Rng::with_seed(9);
     // One more, for what is slow only once.
     for round in 0..=rounds {
-        for turn in 0..WAYS.len() {
-            let way = (round + turn) % WAYS.len();
+        // In another order each time, because what one leaves for the disk to do the next one pays for.
+        let mut order: Vec<usize> = (0..WAYS.len()).collect();
+        random.shuffle(&mut order);
+        for way in order {
             let place = folder_in(folder)?;
+            // What was removed before has left the disk.
+            File::open(folder)?.sync_all()?;
             let of_way = WAYS[way].1(&runtime, place.path(), &made)?;
             if round > 0 {
                 took[way].push(of_way);
@@ -153,8 +160,10 @@ fn kachet(runtime: &Runtime, folder: &Path, made: &Made) -> Result<Took> {
 }
 
 fn files(_: &Runtime, folder: &Path, made: &Made) -> Result<Took> {
-    timed(folder, made.batch_bytes, || {
-        for (number, batch) in made.bytes.iter().enumerate() {
+    let batches = made.bytes.iter().take(FILES);
+    let bytes = batches.clone().map(|batch| batch.len() as u64).sum();
+    timed(folder, bytes, || {
+        for (number, batch) in batches.enumerate() {
             File::create(folder.join(number.to_string()))?.write_all(batch)?;
         }
         Ok(())
@@ -181,7 +190,7 @@ fn foyer(runtime: &Runtime, folder: &Path, made: &Made) -> Result<Took> {
         let device = FsDeviceBuilder::new(folder).with_capacity(2 * bytes).build()?;
         let engine = BlockEngineConfig::new(device)
             .with_block_size(64 << 20)
-            .with_buffer_pool_size(64 << 20)
+            .with_buffer_pool_size(4 * bytes)
             .with_submit_queue_size_threshold(4 * bytes);
         let builder = HybridCacheBuilder::new()
             .with_policy(HybridCachePolicy::WriteOnInsertion)

@@ -39,7 +39,11 @@ impl Made {
         batches.sort_by_key(|batch| (batch.partition, batch.base));
         let neighbours = batches.chunk_by(|one, other| one.partition == other.partition);
         let answers = neighbours.flat_map(|partition| partition.chunks(BATCHES_PER_ANSWER));
-        let answers: Vec<_> = answers.filter_map(answer).collect();
+        let answers = answers.filter_map(|batches| {
+            let log_end_offset = batches.last()?.last() + 1;
+            answer(batches, log_end_offset)
+        });
+        let answers = answers.collect();
         Self {
             bytes: batches.iter().map(BatchAt::bytes).collect(),
             batch_bytes: batches.iter().map(|batch| batch.size_bytes as u64).sum(),
