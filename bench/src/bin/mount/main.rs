@@ -35,6 +35,9 @@ struct Arguments {
     /// How many rounds
     #[arg(long, default_value_t = 7)]
     rounds: usize,
+    /// Goes one way of inserting, for the process that compares them
+    #[arg(long, hide = true)]
+    way: Option<usize>,
     /// How many batches are there when a mount point is opened
     #[arg(long, default_value_t = 1_000_000)]
     batches: usize,
@@ -56,6 +59,9 @@ enum Section {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let folder = arguments.folder.clone().unwrap_or_else(std::env::temp_dir);
+    if let Some(way) = arguments.way {
+        return insert::go(&folder, arguments.mib, way);
+    }
     let is_wanted = |section| arguments.sections.is_empty() || arguments.sections.contains(&section);
     if is_wanted(Section::Open) {
         open::run(&folder, arguments.batches, arguments.rounds)?;
