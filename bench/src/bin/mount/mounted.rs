@@ -1,6 +1,7 @@
 //! The core's cache over a storage, its jobs done as they come, and what is put into it.
 
 use std::path::Path;
+use std::time::{Duration, Instant as Clock};
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
@@ -57,6 +58,18 @@ impl Made {
 pub(super) struct Mounted<S: Storage> {
     pub(super) cache: Cache<S::Reader>,
     pub(super) storage: S,
+    pub(super) spent: Spent,
+}
+
+/// Where the time of an insertion went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spent {
+    /// Checksums of what came.
+    pub(super) checking: Duration,
+    /// Copies into segments, and the index.
+    pub(super) absorbing: Duration,
+    /// The storage's work, the way to its thread and back included.
+    pub(super) storing: Duration,
 }
 
 impl<S: Storage> Mounted<S> {
@@ -64,24 +77,36 @@ impl<S: Storage> Mounted<S> {
         Self {
             cache: Cache::new(settings, CRC32C),
             storage,
+            spent: Spent::default(),
         }
     }
 
     /// Checks what came and keeps it, as a host does.
     pub(super) async fn take(&mut self, (request, response): &(FetchRequest, FetchResponse)) {
-        for mut harvest in Harvest::gather(request, response, CRC32C) {
-            while self.cache.absorb(&mut harvest, Instant::default()) == Absorbed::NeedsRoom {
-                self.do_jobs().await;
+        let came = Clock::now();
+        let harvests = Harvest::gather(request, response, CRC32C);
+        self.spent.checking += came.elapsed();
+        for mut harvest in harvests {
+            loop {
+                let began = Clock::now();
+                let absorbed = self.cache.absorb(&mut harvest, Instant::default());
+                self.spent.absorbing += began.elapsed();
+                match absorbed {
+                    Absorbed::Complete => break,
+                    Absorbed::NeedsRoom => self.do_jobs().await,
+                }
             }
         }
         self.do_jobs().await;
     }
 
     pub(super) async fn do_jobs(&mut self) {
+        let began = Clock::now();
         while let Some(job) = self.cache.next_job() {
             let done = job.perform(&mut self.storage, CRC32C).await;
             self.cache.complete(done);
         }
+        self.spent.storing += began.elapsed();
     }
 
     pub(super) async fn write_out(&mut self) {
