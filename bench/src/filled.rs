@@ -100,11 +100,10 @@ pub fn key(partition: i32) -> PartitionKey {
     }
 }
 
-/// What a broker answers with these batches, which are neighbours in one partition.
-pub fn harvest(batches: &[BatchAt]) -> Vec<Harvest> {
-    let (Some(first), Some(last)) = (batches.first(), batches.last()) else {
-        return Vec::new();
-    };
+/// What a broker answers with these batches, which are neighbours in one partition whose log ends at `log_end_offset`, and to
+/// what.
+pub fn answer(batches: &[BatchAt], log_end_offset: i64) -> Option<(FetchRequest, FetchResponse)> {
+    let first = batches.first()?;
     let request = FetchRequest {
         topics: vec![FetchTopic {
             topic: TopicRef::Id(TOPIC),
@@ -115,8 +114,8 @@ pub fn harvest(batches: &[BatchAt]) -> Vec<Harvest> {
     };
     let records: Vec<Bytes> = batches.iter().map(BatchAt::bytes).collect();
     let data = PartitionData {
-        high_watermark: last.last() + 1,
-        last_stable_offset: last.last() + 1,
+        high_watermark: log_end_offset,
+        last_stable_offset: log_end_offset,
         log_start_offset: 0,
         records: Some(Bytes::from(records.concat()).into()),
         ..PartitionData::error(first.partition, 0)
@@ -129,7 +128,15 @@ pub fn harvest(batches: &[BatchAt]) -> Vec<Harvest> {
         }],
         ..FetchResponse::default()
     };
-    Harvest::gather(&request, &response, CRC32C)
+    Some((request, response))
+}
+
+/// What there is to be kept of such an answer.
+pub fn harvest(batches: &[BatchAt]) -> Vec<Harvest> {
+    let log_end_offset = batches.last().map_or(0, |last| last.last() + 1);
+    answer(batches, log_end_offset).map_or_else(Vec::new, |(request, response)| {
+        Harvest::gather(&request, &response, CRC32C)
+    })
 }
 
 /// Settings of a cache that serves whatever it holds.

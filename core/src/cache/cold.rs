@@ -89,8 +89,8 @@ impl<R: SegmentReader> ColdRead<R> {
 
 impl<R: SegmentReader> Cache<R> {
     /// What has to be read before [`Self::plan_with`] can answer from the cache all that it holds of the request, beside
-    /// what `warmed` holds. Empty in memory.
-    pub fn cold_reads(&self, request: &FetchRequest, now: Instant, warmed: &Warmed) -> Vec<ColdRead<R>> {
+    /// what `warmed` holds, which what the storage gives at once is added to. Empty in memory.
+    pub fn cold_reads(&self, request: &FetchRequest, now: Instant, warmed: &mut Warmed) -> Vec<ColdRead<R>> {
         let mut cold = Vec::new();
         if R::MAY_CORRUPT {
             self.look(request, now, warmed, &mut cold);

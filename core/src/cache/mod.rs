@@ -131,6 +131,11 @@ impl<R: SegmentReader> Cache<R> {
         self.settings
     }
 
+    /// How large segments become, in bytes. A batch that is larger has one of its own.
+    pub fn segment_size_bytes(&self) -> u64 {
+        self.engine.segment_size_bytes()
+    }
+
     /// Whether it only passes through.
     pub fn is_off(&self) -> bool {
         self.settings.size_limit_bytes == 0

@@ -108,7 +108,7 @@ impl<R: SegmentReader> Cache<R> {
                 upstream: Some(request),
             };
         }
-        let (planned, walk) = self.walk(&request, now, warmed, None);
+        let (planned, walk) = self.walk(&request, now, Reads::Planned(warmed));
         if walk.hits == 0 {
             return Plan {
                 outcome: Outcome::Miss,
@@ -139,32 +139,25 @@ impl<R: SegmentReader> Cache<R> {
         }
     }
 
-    /// Notes what would have to be read for [`Self::plan_with`].
+    /// Notes what would have to be read for [`Self::plan_with`], and keeps what can be had at once.
     pub(super) fn look(
         &self,
         request: &FetchRequest,
         now: Instant,
-        warmed: &Warmed,
+        warmed: &mut Warmed,
         cold: &mut Vec<ColdRead<R>>,
     ) {
         if !self.is_off() && is_ordinary_consumer_fetch(request) {
-            self.walk(request, now, warmed, Some(cold));
+            self.walk(request, now, Reads::Noted { warmed, cold });
         }
     }
 
-    fn walk(
-        &self,
-        request: &FetchRequest,
-        now: Instant,
-        warmed: &Warmed,
-        cold: Option<&mut Vec<ColdRead<R>>>,
-    ) -> (Vec<PlannedTopic>, Walked) {
+    fn walk(&self, request: &FetchRequest, now: Instant, reads: Reads<'_, R>) -> (Vec<PlannedTopic>, Walked) {
         let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0);
         let mut walk = Walk {
             cache: self,
             now,
-            warmed,
-            cold,
+            reads,
             committed: request.isolation_level == READ_COMMITTED,
             walked: Walked {
                 limits: Limits {
@@ -258,13 +251,31 @@ fn only_misses(mut request: FetchRequest, planned: &[PlannedTopic]) -> FetchRequ
     request
 }
 
+/// What becomes of reads.
+enum Reads<'a, R> {
+    /// What was read before is used, and what has to be waited for is a miss.
+    Planned(&'a Warmed),
+    /// It is noted what has to be waited for. What can be had at once is kept, so that it is read and verified once only.
+    Noted {
+        warmed: &'a mut Warmed,
+        cold: &'a mut Vec<ColdRead<R>>,
+    },
+}
+
+impl<R> Reads<'_, R> {
+    fn warmed(&self) -> &Warmed {
+        match self {
+            Self::Planned(warmed) => warmed,
+            Self::Noted { warmed, .. } => warmed,
+        }
+    }
+}
+
 /// A walk over a request's partitions, in their order (H12).
 struct Walk<'a, R> {
     cache: &'a Cache<R>,
     now: Instant,
-    warmed: &'a Warmed,
-    /// Where it is noted what is to be read.
-    cold: Option<&'a mut Vec<ColdRead<R>>>,
+    reads: Reads<'a, R>,
     committed: bool,
     walked: Walked,
 }
@@ -330,27 +341,27 @@ impl<R: SegmentReader> Walk<'_, R> {
     /// The bytes of a batch; where they have to be waited for and were not yet, takes note of that.
     fn read(&mut self, key: &PartitionKey, batch: &IndexedBatch, mark: &HitMark) -> Read {
         let engine = &self.cache.engine;
-        if self.cold.is_none() {
+        if matches!(self.reads, Reads::Planned(_)) {
             mark.hit();
         }
+        let stored = R::MAY_CORRUPT.then(|| engine.reader(batch)).flatten();
+        let position = batch.location.position;
+        let place = stored.map(|(segment, _)| Place { segment, position });
+        if let Some(bytes) = place.and_then(|place| self.reads.warmed().get(&place)) {
+            return Read::Now(bytes.clone());
+        }
         if let Some(bytes) = engine.batch_now(key, batch, mark) {
+            if let (Reads::Noted { warmed, .. }, Some(place)) = (&mut self.reads, place) {
+                warmed.insert((place, bytes.clone()));
+            }
             return Read::Now(bytes);
         }
         if mark.is_faulty() {
             self.cache.counters.errors.add(1);
             return Read::Not;
         }
-        let Some((segment, reader)) = engine.reader(batch) else {
-            return Read::Not;
-        };
-        let place = Place {
-            segment,
-            position: batch.location.position,
-        };
-        if let Some(bytes) = self.warmed.get(&place) {
-            return Read::Now(bytes.clone());
-        }
-        let Some(cold) = &mut self.cold else {
+        let (Reads::Noted { cold, .. }, Some(place), Some((_, reader))) = (&mut self.reads, place, stored)
+        else {
             return Read::Not;
         };
         cold.push(ColdRead {

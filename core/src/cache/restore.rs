@@ -1,6 +1,11 @@
 //! What a storage held before: found out segment by segment, and taken into the index.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::future::{Future, poll_fn};
+use core::mem;
+use core::pin::Pin;
+use core::task::Poll;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -8,7 +13,7 @@ use hashbrown::HashMap;
 use super::Cache;
 use crate::freshness::PartitionState;
 use crate::identity::PartitionKey;
-use crate::segment::{DirectoryEntry, Recovery, SegmentError, SegmentErrorKind, read_directory};
+use crate::segment::{DirectoryEntry, Recovered, Recovery, SegmentError, SegmentErrorKind, read_directory};
 use crate::storage::{SegmentId, SegmentReader, Storage, StorageError};
 use crate::wire::Crc32c;
 
@@ -57,6 +62,9 @@ impl core::error::Error for RestoreError {
 /// Epochs of a partition that are taken over at most; the first validation asks for each. Batches of older ones are left.
 const EPOCHS_LIMIT: usize = 256;
 
+/// So many segments are read at once: a medium that is far away, or cold, answers many questions as fast as one.
+const READ_AT_ONCE: usize = 32;
+
 /// The leader epochs of a partition's batches, and when the newest first showed.
 #[derive(Debug, Default)]
 struct FoundEpochs {
@@ -98,6 +106,36 @@ impl FoundEpochs {
     }
 }
 
+/// The epochs of all partitions. Entries come in runs of one partition, so the last one is at hand.
+#[derive(Debug, Default)]
+struct EpochsByPartition {
+    places: HashMap<PartitionKey, usize, FixedState>,
+    epochs: Vec<FoundEpochs>,
+    last: Option<(PartitionKey, usize)>,
+}
+
+impl EpochsByPartition {
+    fn of(&mut self, key: PartitionKey) -> Option<&mut FoundEpochs> {
+        let place = match self.last {
+            Some((last, place)) if last == key => place,
+            _ => *self.places.entry(key).or_insert_with(|| {
+                self.epochs.push(FoundEpochs::default());
+                self.epochs.len() - 1
+            }),
+        };
+        self.last = Some((key, place));
+        self.epochs.get_mut(place)
+    }
+
+    fn note(&mut self, entries: &[DirectoryEntry]) {
+        for entry in entries {
+            if let Some(epochs) = self.of(entry.key) {
+                epochs.note(entry);
+            }
+        }
+    }
+}
+
 /// A segment as it was found.
 struct Found<R> {
     id: SegmentId,
@@ -117,14 +155,28 @@ impl<R: SegmentReader> Cache<R> {
         let mut stored = storage.list().await.map_err(RestoreError::Storage)?;
         stored.sort_unstable_by_key(|segment| segment.id);
         let mut found = Vec::with_capacity(stored.len());
-        for segment in stored {
-            self.engine.reserve_id(segment.id);
-            match find(storage, segment.id, crc32c, &mut restored).await {
-                Ok(segment) => found.push(segment),
-                Err(error) if matches!(error.kind, SegmentErrorKind::NewerVersion { .. }) => {
-                    return Err(RestoreError::Newer(error));
+        let mut epochs = EpochsByPartition::default();
+        for segments in stored.chunks(READ_AT_ONCE) {
+            let mut opened = Vec::with_capacity(segments.len());
+            for segment in segments {
+                self.engine.reserve_id(segment.id);
+                opened.push((segment.id, storage.open(segment.id).await));
+            }
+            let directories = opened
+                .into_iter()
+                .map(|(id, opened)| directory(id, opened, crc32c));
+            for (id, directory) in join_all(directories).await {
+                match directory {
+                    Ok((reader, recovered)) => {
+                        // While they are in the processor's cache.
+                        epochs.note(&recovered.directory.entries);
+                        found.push(restored.found(id, reader, recovered));
+                    }
+                    Err(error) if matches!(error.kind, SegmentErrorKind::NewerVersion { .. }) => {
+                        return Err(RestoreError::Newer(error));
+                    }
+                    Err(error) => restored.lost.push((id, error)),
                 }
-                Err(error) => restored.lost.push((segment.id, error)),
             }
         }
         for (segment, _) in &restored.lost {
@@ -132,7 +184,7 @@ impl<R: SegmentReader> Cache<R> {
             storage.remove(*segment).await.map_err(RestoreError::Storage)?;
         }
         restored.segments = found.len() as u64;
-        self.take_over(found);
+        self.take_over(found, epochs);
         restored.batches = self.engine.batches();
         Ok(restored)
     }
@@ -145,56 +197,108 @@ impl<R: SegmentReader> Cache<R> {
     ///
     /// What was stored of aborted transactions before the newest leader epoch showed may be out of date (H2): an election
     /// in between may have cut the log in front of their markers, and what was forgotten then is in the segments still.
-    fn take_over(&mut self, found: Vec<Found<R>>) {
-        let mut found_epochs: HashMap<PartitionKey, FoundEpochs, FixedState> = HashMap::default();
-        for entry in found.iter().flat_map(|segment| &segment.entries) {
-            found_epochs.entry(entry.key).or_default().note(entry);
-        }
+    fn take_over(&mut self, found: Vec<Found<R>>, mut epochs: EpochsByPartition) {
         let new = PartitionState::restored(self.settings.max_staleness);
-        let mut order = Vec::new();
+        let mut order = Vec::with_capacity(found.iter().map(|segment| segment.entries.len()).sum());
         let mut entries = Vec::with_capacity(found.len());
-        for segment in found {
+        // Neither has more than 2³² of them: segments are files or objects, and positions in one have 32 bits.
+        for (segment_at, segment) in (0_u32..).zip(found) {
             let slot = self.engine.adopt(segment.id, segment.reader);
-            order.extend(
-                segment
-                    .entries
-                    .iter()
-                    .enumerate()
-                    .map(|(at, entry)| (entry.sequence, entries.len(), at)),
-            );
+            let of_segment = (0_u32..).zip(&segment.entries);
+            order.extend(of_segment.map(|(at, entry)| (entry.sequence, segment_at, at)));
             entries.push((slot, segment.entries));
         }
         order.sort_unstable();
         for (_, segment, at) in order {
-            if let Some((slot, entries)) = entries.get(segment)
-                && let Some(entry) = entries.get(at)
+            if let Some((slot, entries)) = entries.get(segment as usize)
+                && let Some(entry) = entries.get(at as usize)
+                && let Some(epochs) = epochs.of(entry.key)
+                && epochs.can_be_validated(entry)
             {
-                let Some(epochs) = found_epochs.get(&entry.key) else {
-                    continue;
-                };
-                if epochs.can_be_validated(entry) {
-                    self.engine
-                        .adopt_entry(*slot, entry, epochs.is_of_newest(entry), &new);
-                }
+                self.engine
+                    .adopt_entry(*slot, entry, epochs.is_of_newest(entry), &new);
             }
         }
         self.engine.drop_dead();
     }
 }
 
-async fn find<S: Storage>(
-    storage: &mut S,
-    id: SegmentId,
-    crc32c: Crc32c,
-    restored: &mut Restored,
-) -> Result<Found<S::Reader>, SegmentError> {
-    let opened = storage.open(id).await;
-    let reader = opened.map_err(|error| SegmentError::of_storage(id, error))?;
-    let recovered = read_directory(&reader, id, crc32c).await?;
-    if let Recovery::Scanned { corrupt, .. } = recovered.recovery {
-        restored.scanned += 1;
-        restored.corrupt += corrupt;
+impl Restored {
+    fn found<R>(&mut self, id: SegmentId, reader: R, recovered: Recovered) -> Found<R> {
+        if let Recovery::Scanned { corrupt, .. } = recovered.recovery {
+            self.scanned += 1;
+            self.corrupt += corrupt;
+        }
+        let entries = recovered.directory.entries;
+        Found { id, reader, entries }
     }
-    let entries = recovered.directory.entries;
-    Ok(Found { id, reader, entries })
+}
+
+async fn directory<R: SegmentReader>(
+    id: SegmentId,
+    opened: Result<R, StorageError>,
+    crc32c: Crc32c,
+) -> (SegmentId, Result<(R, Recovered), SegmentError>) {
+    let reader = match opened {
+        Ok(reader) => reader,
+        Err(error) => return (id, Err(SegmentError::of_storage(id, error))),
+    };
+    let recovered = read_directory(&reader, id, crc32c).await;
+    (id, recovered.map(|recovered| (reader, recovered)))
+}
+
+/// Waits for all of a few futures side by side.
+async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut waited_for: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
+    let mut outputs: Vec<Option<F::Output>> = waited_for.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        let mut are_all_there = true;
+        for (future, output) in waited_for.iter_mut().zip(&mut outputs) {
+            if output.is_some() {
+                continue;
+            }
+            match future.as_mut().poll(context) {
+                Poll::Ready(ready) => *output = Some(ready),
+                Poll::Pending => are_all_there = false,
+            }
+        }
+        if are_all_there {
+            Poll::Ready(mem::take(&mut outputs).into_iter().flatten().collect())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use core::cell::Cell;
+    use core::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn all_are_begun_before_any_is_waited_for_and_outputs_keep_their_order() {
+        let begun = Cell::new(0);
+        let turns = |turns: u32| {
+            let begun = &begun;
+            let mut left = turns;
+            poll_fn(move |context| {
+                begun.set(begun.get() + u32::from(left == turns));
+                if left == 0 {
+                    return Poll::Ready(turns);
+                }
+                left -= 1;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            })
+        };
+        let mut joined = Box::pin(join_all([2, 0, 1].into_iter().map(turns)));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(joined.as_mut().poll(&mut context).is_pending());
+        assert_eq!(begun.get(), 3);
+        assert!(joined.as_mut().poll(&mut context).is_pending());
+        assert_eq!(joined.as_mut().poll(&mut context), Poll::Ready([2, 0, 1].into()));
+    }
 }

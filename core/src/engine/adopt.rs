@@ -42,6 +42,29 @@ impl<R: SegmentReader> Engine<R> {
         new: &PartitionState,
     ) {
         self.next_sequence = self.next_sequence.max(entry.sequence.saturating_add(1));
+        let in_the_way = self.partitions.get(&entry.key).is_some_and(|partition| {
+            let index = &partition.index;
+            index.first_overlap(entry.covers).is_some()
+                || index.contradicts_epoch(entry.span, entry.leader_epoch).is_some()
+        });
+        if in_the_way {
+            self.make_way(entry);
+        }
+        let location = Location {
+            slot,
+            position: entry.position,
+            batch_bytes: entry.batch_bytes,
+            aborted: if trusted {
+                entry.aborted.state()
+            } else {
+                entry.aborted.state().forgotten()
+            },
+        };
+        self.index_adopted(entry, location, new);
+    }
+
+    /// Removes what covers the same offsets, and what cannot be of the same log.
+    fn make_way(&mut self, entry: &DirectoryEntry) {
         while let Some(older) = self.partitions.get(&entry.key).and_then(|partition| {
             let (older, _) = partition.index.first_overlap(entry.covers)?;
             Some(older)
@@ -56,16 +79,10 @@ impl<R: SegmentReader> Engine<R> {
                 index.remove_from(offset, |batch| removed.push(*batch));
             });
         }
-        let location = Location {
-            slot,
-            position: entry.position,
-            batch_bytes: entry.batch_bytes,
-            aborted: if trusted {
-                entry.aborted.state()
-            } else {
-                entry.aborted.state().forgotten()
-            },
-        };
+    }
+
+    fn index_adopted(&mut self, entry: &DirectoryEntry, location: Location, new: &PartitionState) {
+        let slot = location.slot;
         let list = if location.aborted.is_known() {
             &entry.aborted
         } else {

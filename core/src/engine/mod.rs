@@ -156,6 +156,10 @@ impl<R: SegmentReader> Engine<R> {
         self.ledger.batches
     }
 
+    pub(crate) fn segment_size_bytes(&self) -> u64 {
+        self.ledger.segment_size_bytes()
+    }
+
     pub(crate) fn segments(&self) -> u64 {
         self.ledger.segments
     }

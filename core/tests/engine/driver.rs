@@ -156,7 +156,7 @@ impl<S: Storage> Driver<S> {
             return warmed;
         }
         for _ in 0..READ_ROUNDS {
-            let cold = self.cache.cold_reads(request, now, &warmed);
+            let cold = self.cache.cold_reads(request, now, &mut warmed);
             if cold.is_empty() {
                 break;
             }

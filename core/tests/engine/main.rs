@@ -16,4 +16,5 @@ mod model;
 mod moving;
 mod naive;
 mod readers;
+mod reads;
 mod writing;

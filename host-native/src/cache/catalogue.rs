@@ -4,7 +4,7 @@
 
 use core::error::Error;
 use core::fmt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -45,6 +45,42 @@ pub(super) async fn read(notebook: Option<Arc<dyn Notebook>>) -> Catalogue {
     note.map(|note| Catalogue::from_note(&note)).unwrap_or_default()
 }
 
+/// The Metadata in a response that goes by, if it is one and can be read.
+pub(super) fn overheard(api_key: i16, version: i16, body: &Bytes) -> Option<Topology> {
+    if api_key != ApiKey::Metadata as i16 || !response_arrays_are_whole(api_key, version, body) {
+        return None;
+    }
+    let response = MetadataResponse::decode(&mut body.clone(), version).ok()?;
+    Some(Topology::from(response))
+}
+
+/// What a notebook tells of the cluster whose batches lie beside it, for whoever looks at them without a cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// The cluster's id.
+    pub cluster_id: Option<WireStr>,
+    /// The names of topics.
+    pub topics: BTreeMap<TopicId, WireStr>,
+    /// The brokers by node id.
+    pub brokers: BTreeMap<i32, BrokerAddress>,
+}
+
+impl Remembered {
+    /// What the notebook says; where it says nothing or cannot be read, nothing.
+    pub async fn read(notebook: Arc<dyn Notebook>) -> Self {
+        let catalogue = read(Some(notebook)).await;
+        let known = catalogue.lock();
+        let topics = known.topics.iter();
+        Self {
+            cluster_id: known.cluster_id.clone(),
+            topics: topics
+                .map(|(name, topic)| (topic.topic_id, name.clone()))
+                .collect(),
+            brokers: known.brokers.clone(),
+        }
+    }
+}
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Catalogue(Mutex<Known>);
@@ -56,6 +92,8 @@ struct Known {
     topics: BTreeMap<WireStr, TopicMetadata>,
     /// What each broker answered last.
     versions: BTreeMap<BrokerAddress, Arc<ApiVersions>>,
+    /// Brokers that may answer other versions by now.
+    doubted: BTreeSet<BrokerAddress>,
     /// Something has changed since the last note.
     is_changed: bool,
 }
@@ -69,8 +107,32 @@ impl Catalogue {
         self.lock().versions.get(broker).cloned()
     }
 
+    /// Those to begin with, without asking: of a broker of which only Metadata has told, what others of its cluster answer.
+    /// A broker that is doubted is asked, once.
+    pub(super) fn trusted_versions(&self, broker: &BrokerAddress) -> Option<Arc<ApiVersions>> {
+        let mut known = self.lock();
+        if known.doubted.remove(broker) {
+            return None;
+        }
+        let own = known.versions.get(broker);
+        let of_others = || {
+            let mut brokers = known.brokers.values();
+            brokers.any(|other| other == broker).then_some(())?;
+            known.versions.values().next()
+        };
+        own.or_else(of_others).cloned()
+    }
+
+    pub(super) fn doubt_versions(&self, broker: &BrokerAddress) {
+        let mut known = self.lock();
+        if known.doubted.len() < BROKERS_LIMIT {
+            known.doubted.insert(broker.clone());
+        }
+    }
+
     pub(super) fn learn_versions(&self, broker: &BrokerAddress, versions: &Arc<ApiVersions>) {
         let mut known = self.lock();
+        known.doubted.remove(broker);
         if known.versions.get(broker) == Some(versions) {
             return;
         }
@@ -80,20 +142,14 @@ impl Catalogue {
         }
     }
 
-    /// Learns from a response that goes by, if it is of Metadata and can be read.
-    pub(super) fn overhear(&self, api_key: i16, version: i16, body: &Bytes) {
-        if api_key != ApiKey::Metadata as i16 || !response_arrays_are_whole(api_key, version, body) {
-            return;
-        }
-        if let Ok(response) = MetadataResponse::decode(&mut body.clone(), version) {
-            self.learn(&Topology::from(response));
-        }
-    }
-
-    pub(super) fn learn(&self, topology: &Topology) {
+    /// Learns what `broker` has said.
+    pub(super) fn learn(&self, broker: &BrokerAddress, topology: &Topology) {
         let mut known = self.lock();
         if topology.cluster_id.is_some() && known.cluster_id != topology.cluster_id {
-            let versions = core::mem::take(&mut known.versions);
+            // By its address a broker is known to be of this cluster, so those of another must go (H6).
+            let mut versions = core::mem::take(&mut known.versions);
+            versions
+                .retain(|other, _| other == broker || topology.brokers.values().any(|each| each == other));
             *known = Known {
                 cluster_id: topology.cluster_id.as_ref().map(WireStr::detached),
                 versions,
@@ -125,9 +181,14 @@ impl Catalogue {
             .collect()
     }
 
-    /// What is known of topics; `None` unless all of them are.
-    pub(super) fn topology(&self, topics: &[TopicRef]) -> Option<Topology> {
+    /// What is known of topics of the cluster to which `broker` belongs; `None` unless all of them are known.
+    pub(super) fn topology(&self, broker: &BrokerAddress, topics: &[TopicRef]) -> Option<Topology> {
         let known = self.lock();
+        let is_of_cluster =
+            known.versions.contains_key(broker) || known.brokers.values().any(|other| other == broker);
+        if !is_of_cluster {
+            return None;
+        }
         let found = topics.iter().map(|asked| match asked {
             TopicRef::Name(name) => known.topics.get(name).cloned(),
             TopicRef::Id(id) => known.topics.values().find(|topic| topic.topic_id == *id).cloned(),
@@ -236,6 +297,7 @@ impl Known {
             brokers: brokers.collect::<Option<_>>()?,
             topics: topics.collect::<Option<_>>()?,
             versions: versions.collect::<Option<_>>()?,
+            doubted: BTreeSet::new(),
             is_changed: false,
         })
     }
@@ -266,11 +328,14 @@ fn topic_from_json(topic: &Value) -> Option<TopicMetadata> {
 mod tests {
     use super::*;
 
-    fn topology(cluster_id: &'static str, topics: &[(&'static str, u8)]) -> Topology {
-        let broker = BrokerAddress {
+    fn broker() -> BrokerAddress {
+        BrokerAddress {
             host: "::1".to_owned(),
             port: 9092,
-        };
+        }
+    }
+
+    fn topology(cluster_id: &'static str, topics: &[(&'static str, u8)]) -> Topology {
         let leader = PartitionMetadata {
             error_code: 0,
             leader_id: 3,
@@ -284,7 +349,7 @@ mod tests {
         });
         Topology {
             cluster_id: Some(WireStr::from_static(cluster_id)),
-            brokers: BTreeMap::from([(3, broker)]),
+            brokers: BTreeMap::from([(3, broker())]),
             topics: topics.collect(),
         }
     }
@@ -296,22 +361,21 @@ mod tests {
     #[test]
     fn a_note_gives_everything_back() {
         let catalogue = Catalogue::default();
-        catalogue.learn(&topology("c", &[("a", 1), ("b", 2)]));
+        catalogue.learn(&broker(), &topology("c", &[("a", 1), ("b", 2)]));
         let versions: ApiVersions = [(1, 4..=18), (3, 0..=13)].into_iter().collect();
-        let broker = "[::1]:9092".parse().unwrap();
-        catalogue.learn_versions(&broker, &Arc::new(versions.clone()));
+        catalogue.learn_versions(&broker(), &Arc::new(versions.clone()));
         let note = catalogue.take_note().unwrap();
         assert_eq!(catalogue.take_note(), None, "nothing has changed since");
         let read = Catalogue::from_note(&note);
         assert_eq!(read.take_note(), None);
-        assert_eq!(read.versions(&broker).as_deref(), Some(&versions));
+        assert_eq!(read.versions(&broker()).as_deref(), Some(&versions));
         assert_eq!(read.cluster_id(), Some(WireStr::from_static("c")));
         let asked = [name("b"), TopicRef::Id(TopicId([1; 16]))];
-        let known = read.topology(&asked).unwrap();
+        let known = read.topology(&broker(), &asked).unwrap();
         let learned = topology("c", &[("b", 2), ("a", 1)]);
         assert_eq!((known.brokers, known.topics), (learned.brokers, learned.topics));
         assert!(
-            read.topology(&[name("a"), name("x")]).is_none(),
+            read.topology(&broker(), &[name("a"), name("x")]).is_none(),
             "only if all are known"
         );
     }
@@ -319,26 +383,59 @@ mod tests {
     #[test]
     fn what_another_cluster_says_takes_the_place_of_everything() {
         let catalogue = Catalogue::default();
-        catalogue.learn(&topology("c", &[("a", 1)]));
-        catalogue.learn(&topology("d", &[("b", 2)]));
-        assert!(catalogue.topology(&[name("a")]).is_none());
-        assert!(catalogue.topology(&[name("b")]).is_some());
+        catalogue.learn(&broker(), &topology("c", &[("a", 1)]));
+        catalogue.learn(&broker(), &topology("d", &[("b", 2)]));
+        assert!(catalogue.topology(&broker(), &[name("a")]).is_none());
+        assert!(catalogue.topology(&broker(), &[name("b")]).is_some());
+    }
+
+    #[test]
+    fn a_broker_of_which_nothing_says_that_it_is_of_the_cluster_is_told_nothing_in_its_place() {
+        let catalogue = Catalogue::default();
+        let bootstrap: BrokerAddress = "bootstrap:9092".parse().unwrap();
+        let versions: Arc<ApiVersions> = Arc::new([(1, 4..=18)].into_iter().collect());
+        catalogue.learn_versions(&bootstrap, &versions);
+        catalogue.learn(&bootstrap, &topology("c", &[("a", 1)]));
+        let other = "other:9092".parse().unwrap();
+        let tells = |of: &BrokerAddress| catalogue.topology(of, &[name("a")]).is_some();
+        assert!(tells(&bootstrap) && tells(&broker()) && !tells(&other));
+        // Of a leader that was never asked, what others of the cluster answer is a beginning.
+        assert_eq!(catalogue.trusted_versions(&broker()), Some(versions));
+        assert_eq!(catalogue.trusted_versions(&other), None);
+
+        // Once the notebook is of another cluster, no address of the first stands for it.
+        catalogue.learn_versions(&other, &Arc::default());
+        let mut second = topology("d", &[("a", 2)]);
+        second.brokers.clear();
+        catalogue.learn(&other, &second);
+        assert!(catalogue.topology(&other, &[name("a")]).is_some());
+        assert!(catalogue.topology(&bootstrap, &[name("a")]).is_none());
+    }
+
+    #[test]
+    fn a_broker_that_may_not_understand_is_asked_once_more() {
+        let catalogue = Catalogue::default();
+        let versions: Arc<ApiVersions> = Arc::new([(1, 4..=18)].into_iter().collect());
+        catalogue.learn_versions(&broker(), &versions);
+        catalogue.doubt_versions(&broker());
+        assert_eq!(catalogue.trusted_versions(&broker()), None);
+        assert_eq!(catalogue.trusted_versions(&broker()), Some(versions));
     }
 
     #[test]
     fn a_topic_that_is_gone_is_forgotten() {
         let catalogue = Catalogue::default();
-        catalogue.learn(&topology("c", &[("a", 1)]));
+        catalogue.learn(&broker(), &topology("c", &[("a", 1)]));
         let mut gone = topology("c", &[("a", 0)]);
         gone.topics[0].error_code = code::UNKNOWN_TOPIC_OR_PARTITION;
-        catalogue.learn(&gone);
-        assert!(catalogue.topology(&[name("a")]).is_none());
+        catalogue.learn(&broker(), &gone);
+        assert!(catalogue.topology(&broker(), &[name("a")]).is_none());
     }
 
     #[test]
     fn a_note_that_cannot_be_read_says_nothing() {
         let catalogue = Catalogue::default();
-        catalogue.learn(&topology("c", &[("a", 1)]));
+        catalogue.learn(&broker(), &topology("c", &[("a", 1)]));
         let note = catalogue.take_note().unwrap();
         let newer = String::from_utf8(note.to_vec())
             .unwrap()
@@ -351,7 +448,7 @@ mod tests {
             newer.as_bytes(),
         ] {
             let read = Catalogue::from_note(unreadable);
-            assert!(read.topology(&[name("a")]).is_none(), "{unreadable:?}");
+            assert!(read.topology(&broker(), &[name("a")]).is_none(), "{unreadable:?}");
         }
     }
 }

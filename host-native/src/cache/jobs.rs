@@ -135,7 +135,7 @@ impl<T: Send + Sync + 'static, S: Storage + 'static> Inner<T, S> {
             return warmed;
         }
         for _ in 0..READ_ROUNDS {
-            let cold = self.read().cold_reads(request, arrived_at, &warmed);
+            let cold = self.read().cold_reads(request, arrived_at, &mut warmed);
             if cold.is_empty() {
                 break;
             }

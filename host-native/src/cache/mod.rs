@@ -21,7 +21,7 @@ use kachet_core::time::{Instant, MaxStaleness};
 use kachet_core::wire::{Crc32c, FetchRequest, FetchResponse, TopicId, TopicRef, WireStr};
 
 use self::catalogue::Catalogue;
-pub use self::catalogue::Notebook;
+pub use self::catalogue::{Notebook, Remembered};
 use self::flights::Flights;
 use crate::cluster::Topology;
 use crate::mount::MountPoint;
@@ -208,6 +208,11 @@ impl<T: Transport, S: Storage + 'static> Cache<T, S> {
         self.inner.read().statistics()
     }
 
+    /// How large segments become, in bytes. A batch that is larger has one of its own.
+    pub fn segment_size_bytes(&self) -> u64 {
+        self.inner.read().segment_size_bytes()
+    }
+
     /// Changes the size limit; a lower one takes effect at once.
     pub fn set_size_limit_bytes(&self, size_limit_bytes: u64) {
         self.inner.write().set_size_limit_bytes(size_limit_bytes);
@@ -253,9 +258,12 @@ impl<T: Transport, S: Storage + 'static> Transport for Cache<T, S> {
             }
             other @ Request::Other { .. } => {
                 let (api_key, version) = (other.api_key(), other.version());
-                let response = self.inner.transport.round_trip(broker, other).await?;
-                if let Response::Other(body) = &response {
-                    self.inner.catalogue.overhear(api_key, version, body);
+                let response = self.inner.round_trip(broker, other).await?;
+                if let Response::Other(body) = &response
+                    && let Some(topology) = catalogue::overheard(api_key, version, body)
+                {
+                    self.inner.identify(topology.cluster_id.as_ref());
+                    self.inner.catalogue.learn(broker, &topology);
                 }
                 Ok(response)
             }
@@ -263,8 +271,14 @@ impl<T: Transport, S: Storage + 'static> Transport for Cache<T, S> {
     }
 
     /// Those of the transport below; while it cannot reach the broker, the last that it gave, so that what is cached
-    /// can be asked for without the broker.
+    /// can be asked for without the broker. Where what is cached may be served without asking, these come first: a host
+    /// that is silent would hold up every hit until its connection times out.
     async fn api_versions(&self, broker: &BrokerAddress) -> Result<Arc<ApiVersions>, TransportError> {
+        if self.inner.asks_nobody()
+            && let Some(versions) = self.inner.catalogue.trusted_versions(broker)
+        {
+            return Ok(versions);
+        }
         match self.inner.transport.api_versions(broker).await {
             Ok(versions) => {
                 self.inner.catalogue.learn_versions(broker, &versions);
@@ -275,9 +289,11 @@ impl<T: Transport, S: Storage + 'static> Transport for Cache<T, S> {
     }
 
     /// What brokers said last, where what is cached may be served without asking.
-    fn topology(&self, topics: &[TopicRef]) -> Option<Topology> {
-        let may_tell = self.inner.read().settings().max_staleness == MaxStaleness::Forever;
-        may_tell.then(|| self.inner.catalogue.topology(topics)).flatten()
+    fn topology(&self, broker: &BrokerAddress, topics: &[TopicRef]) -> Option<Topology> {
+        let known = self.inner.asks_nobody();
+        known
+            .then(|| self.inner.catalogue.topology(broker, topics))
+            .flatten()
     }
 
     fn answer_timeout(&self) -> Duration {
@@ -308,15 +324,9 @@ impl<T: Transport, S: Storage + 'static> Cache<T, S> {
             Box::pin(inner.fetch_upstream(broker, version, upstream, arrived_at)).await?
         } else {
             inner.read().count_upstream_fetch();
+            let request = upstream;
             match inner
-                .transport
-                .round_trip(
-                    broker,
-                    Request::Fetch {
-                        version,
-                        request: upstream,
-                    },
-                )
+                .round_trip(broker, Request::Fetch { version, request })
                 .await?
             {
                 Response::Fetch(response) => response,
@@ -324,6 +334,19 @@ impl<T: Transport, S: Storage + 'static> Cache<T, S> {
             }
         };
         Ok(plan.merge(response))
+    }
+}
+
+impl<T: Transport, S: Storage> Inner<T, S> {
+    /// Of the transport below. A broker that does not understand us is asked anew which versions it answers.
+    async fn round_trip(&self, broker: &BrokerAddress, request: Request) -> Result<Response, TransportError> {
+        let response = self.transport.round_trip(broker, request).await;
+        if let Err(error) = &response
+            && error.may_be_of_version()
+        {
+            self.catalogue.doubt_versions(broker);
+        }
+        response
     }
 }
 
@@ -353,6 +376,11 @@ impl<T, S: Storage> Inner<T, S> {
 
     fn write(&self) -> ShardedLockWriteGuard<'_, Core<S::Reader>> {
         self.core.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what is cached is served however old it is.
+    fn asks_nobody(&self) -> bool {
+        self.read().settings().max_staleness == MaxStaleness::Forever
     }
 
     fn identify(&self, cluster_id: Option<&WireStr>) {

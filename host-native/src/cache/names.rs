@@ -162,7 +162,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
     ) -> Result<Topology, TransportError> {
         let topology = describe(&self.transport, broker, topics).await?;
         self.identify(topology.cluster_id.as_ref());
-        self.catalogue.learn(&topology);
+        self.catalogue.learn(broker, &topology);
         // Whoever knows an id need not have heard yet that its name stands for it.
         if topics.iter().all(|topic| matches!(topic, TopicRef::Name(_))) {
             self.told_names.note(broker, &topology);

@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use kachet::client::ClientError;
+use kachet::core::cache::RestoreError;
+use kachet::core::segment::SegmentError;
+use kachet::core::storage::StorageError;
+use kachet::mount::MountError;
 use kachet::transport::TlsSettingsError;
 use tracing_subscriber::filter::ParseError;
 
@@ -24,6 +28,24 @@ pub(crate) enum Failure {
     PasswordFile { path: PathBuf, error: io::Error },
     /// The client could not answer.
     Client(ClientError),
+    /// No broker answers, and what lies in the mount point is not enough.
+    Unanswered { error: ClientError, hint: &'static str },
+    /// The mount point cannot be opened, or not be written to.
+    Mount(MountError),
+    /// What lies in the mount point cannot be taken over.
+    Restore(RestoreError),
+    /// The segments of the mount point cannot be listed or removed.
+    Storage(StorageError),
+    /// A segment of the mount point cannot be looked at.
+    Segment(SegmentError),
+    /// Records of the mount point are damaged.
+    Damaged { count: u64 },
+    /// Whoever started the command has ended it.
+    Interrupted,
+    /// A task of the command did not come to its end.
+    Task(tokio::task::JoinError),
+    /// Standard input cannot be read.
+    Input(io::Error),
     /// Standard output cannot be written.
     Output(io::Error),
     /// The demo's own broker did not start.
@@ -55,7 +77,8 @@ impl Failure {
                 | E::OffsetOutOfRange { .. }
                 | E::NoSuchTimestamp { .. },
             ) => 3,
-            Self::Client(E::Transport(_) | E::NoLeader { .. }) => 4,
+            Self::Client(E::Transport(_) | E::NoLeader { .. }) | Self::Unanswered { .. } => 4,
+            Self::Interrupted => 130,
             _ => 1,
         })
     }
@@ -72,6 +95,18 @@ impl fmt::Display for Failure {
                 write!(f, "cannot read the password in {}: {error}", path.display())
             }
             Self::Client(error) => write!(f, "{error}"),
+            Self::Unanswered { error, hint } => write!(f, "{error}; {hint}"),
+            Self::Mount(error) => write!(f, "{error}"),
+            Self::Restore(error) => write!(f, "{error}"),
+            Self::Storage(error) => write!(f, "{error}"),
+            Self::Segment(error) => write!(f, "{error}"),
+            Self::Damaged { count } => write!(
+                f,
+                "damaged records or segments: {count}; they are never served, and fetched again when they are asked for"
+            ),
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::Task(error) => write!(f, "a task did not come to its end: {error}"),
+            Self::Input(error) => write!(f, "cannot read from standard input: {error}"),
             Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
             Self::EmbeddedBroker(error) => {
                 write!(

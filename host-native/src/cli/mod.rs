@@ -3,8 +3,11 @@
 mod demo;
 mod failure;
 mod fetch;
+mod mount;
+mod open_files;
 mod output;
 mod security;
+mod signals;
 mod target;
 
 use std::io;
@@ -33,12 +36,14 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage · \
-3 no such topic, partition, offset or record · 4 the broker cannot be reached, is not trusted, refuses the login or does not answer as a Kafka broker";
+3 no such topic, partition, offset or record · 4 the broker cannot be reached, is not trusted, refuses the login or does not answer as a Kafka broker · 130 interrupted";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Read records at any offset of any partition, through the cache
     Fetch(Box<fetch::FetchArguments>),
+    /// Look at a folder in which a cache keeps its batches, verify or empty it; needs no broker
+    Mount(mount::MountArguments),
     /// Show what the cache does for random reads; needs no broker
     Demo(demo::DemoArguments),
 }
@@ -64,6 +69,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let outcome = runtime.block_on(async {
         match arguments.command {
             Command::Fetch(arguments) => fetch::run(*arguments).await,
+            Command::Mount(arguments) => mount::run(arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
         }
     });

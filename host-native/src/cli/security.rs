@@ -17,7 +17,7 @@ taken from the environment variable KACHET_SASL_PASSWORD";
 /// Passwords are shorter.
 const PASSWORD_LIMIT_BYTES: u64 = 64 << 10;
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Security")]
 pub(crate) struct SecurityArguments {
     /// Speak TLS, and trust the system's certificate authorities unless others are named

@@ -157,13 +157,19 @@ pub(super) struct Attempts<'c, T> {
     topic: &'c str,
     partition: i32,
     deadline: Instant,
+    /// Whether a try has failed, so that what is known of the cluster may be out of date.
+    has_failed: bool,
 }
 
 impl<T: Transport> Attempts<'_, T> {
     /// Where to ask. Waits while the partition has no leader.
     pub(super) async fn route(&mut self) -> Result<Route, ClientError> {
         loop {
-            if let Some(route) = self.client.route(self.topic, self.partition).await? {
+            if let Some(route) = self
+                .client
+                .route(self.topic, self.partition, self.has_failed)
+                .await?
+            {
                 return Ok(route);
             }
             let (topic, partition) = (self.topic.to_owned(), self.partition);
@@ -201,6 +207,7 @@ impl<T: Transport> Attempts<'_, T> {
             return Err(error);
         }
         debug!(topic = self.topic, partition = self.partition, %error, "asking again");
+        self.has_failed = true;
         self.client.routing.forget(self.topic);
         sleep(RETRY_PAUSE).await;
         Ok(())
@@ -216,11 +223,18 @@ impl<T: Transport> Client<T> {
             topic,
             partition,
             deadline,
+            has_failed: false,
         }
     }
 
-    /// The leader of a partition; `None` if it has none for the moment.
-    async fn route(&self, topic: &str, partition: i32) -> Result<Option<Route>, ClientError> {
+    /// The leader of a partition; `None` if it has none for the moment. Brokers are asked only where the transport does
+    /// not know it, or `has_failed`.
+    async fn route(
+        &self,
+        topic: &str,
+        partition: i32,
+        has_failed: bool,
+    ) -> Result<Option<Route>, ClientError> {
         if let Some(route) = self.routing.route(topic, partition) {
             return route;
         }
@@ -237,7 +251,12 @@ impl<T: Transport> Client<T> {
         if let Some(route) = self.routing.route(topic, partition) {
             return route;
         }
-        let topology = self.describe(TopicRef::Name(name.clone())).await?;
+        let asked = TopicRef::Name(name.clone());
+        let known = (!has_failed).then(|| self.known(&asked, partition)).flatten();
+        let topology = match known {
+            Some(known) => known,
+            None => self.describe(asked).await?,
+        };
         let found = topology
             .topics
             .iter()
@@ -258,6 +277,15 @@ impl<T: Transport> Client<T> {
                 code,
             }),
         }
+    }
+
+    /// What the transport knows of a topic that has this partition, with its leader.
+    fn known(&self, topic: &TopicRef, partition: i32) -> Option<Topology> {
+        let topics = core::slice::from_ref(topic);
+        let mut candidates = self.routing.candidates().into_iter();
+        let known = candidates.find_map(|(_, broker)| self.transport.topology(&broker, topics))?;
+        let leader = known.topics.first()?.partitions.get(&partition)?.leader_id;
+        known.brokers.contains_key(&leader).then_some(known)
     }
 
     /// Asks one broker after the other until one answers; the error is that of the first.

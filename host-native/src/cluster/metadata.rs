@@ -89,7 +89,7 @@ pub async fn describe<T: Transport>(
     };
     match call_with(transport, broker, ours, Duration::ZERO, build).await {
         Ok((_, response)) => Ok(Topology::from(response)),
-        Err(error) => transport.topology(topics).ok_or(error),
+        Err(error) => transport.topology(broker, topics).ok_or(error),
     }
 }
 

@@ -26,6 +26,14 @@ pub enum MountError {
         /// Something that lies in it, by name.
         found: PathBuf,
     },
+    /// There is no mount point, where one was to be there already.
+    #[error("{} is no mount point of Kachet: {why}", .path.display())]
+    NoMount {
+        /// What is none.
+        path: PathBuf,
+        /// Why it is none.
+        why: &'static str,
+    },
     /// It is not a folder.
     #[error("{} is not a folder; name an empty folder, or one that does not exist yet", .path.display())]
     NotAFolder {

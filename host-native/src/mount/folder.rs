@@ -51,8 +51,29 @@ pub(super) fn open(path: &Path) -> Result<Locked, MountError> {
         files::replace(&folder, SUPERBLOCK, &[&superblock::encode()])?;
         info!(path = %folder.display(), "made a mount point");
     }
-    let mut opened = tidy(&folder)?;
+    let mut opened = look(&folder, true)?;
     opened.is_new = !is_known;
+    Ok(Locked { folder, lock, opened })
+}
+
+/// Makes sure that `path` is a mount point already and nobody else's, and changes nothing in it.
+pub(super) fn open_existing(path: &Path) -> Result<Locked, MountError> {
+    let none = |why| MountError::NoMount {
+        path: path.to_owned(),
+        why,
+    };
+    let folder = path.canonicalize().map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => none("there is no such folder"),
+        _ => MountError::of_io("finding", path, source),
+    })?;
+    if !folder.is_dir() {
+        return Err(none("it is not a folder"));
+    }
+    if !check(&folder)? {
+        return Err(none("the folder is empty"));
+    }
+    let lock = lock::take(&folder)?;
+    let opened = look(&folder, false)?;
     Ok(Locked { folder, lock, opened })
 }
 
@@ -155,15 +176,15 @@ pub(super) fn entries(
     }))
 }
 
-/// Removes what a crash left half written, and says what is not ours.
-fn tidy(folder: &Path) -> Result<Opened, MountError> {
+/// Says what is not ours, and removes what a crash left half written if it is `tidied`.
+fn look(folder: &Path, tidied: bool) -> Result<Opened, MountError> {
     let mut opened = Opened::default();
     for entry in entries(folder)? {
         let Entry {
             path, named, is_file, ..
         } = entry?;
         match named {
-            Some(Named::Temporary) if is_file => match std::fs::remove_file(&path) {
+            Some(Named::Temporary) if is_file && tidied => match std::fs::remove_file(&path) {
                 Ok(()) => note_down(&mut opened.cleaned, path),
                 Err(error) => {
                     warn!(path = %path.display(), %error, "cannot remove what a crash left half written");

@@ -96,6 +96,7 @@ use self::lock::Lock;
 pub use self::notes::{MountNotes, NOTE_BYTES_MAX};
 pub use self::reader::MountReader;
 use self::segments::Segments;
+pub use self::superblock::VERSION as FORMAT_VERSION;
 
 /// How segments are read; which one when, the [module](self) says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,9 +142,18 @@ impl MountOptions {
     /// Opens the mount point at `path`; makes one there if the folder is empty or missing. Blocks: it is for the
     /// start of a process.
     pub fn open(self, path: impl AsRef<Path>) -> Result<MountPoint, MountError> {
-        let locked = folder::open(path.as_ref())?;
+        folder::open(path.as_ref()).map(|locked| self.mount(locked))
+    }
+
+    /// Opens the mount point at `path` to look at it or to empty it: makes none, and leaves what a crash left half written
+    /// where it is. Blocks.
+    pub fn open_existing(self, path: impl AsRef<Path>) -> Result<MountPoint, MountError> {
+        folder::open_existing(path.as_ref()).map(|locked| self.mount(locked))
+    }
+
+    fn mount(self, locked: folder::Locked) -> MountPoint {
         let segments = Segments::new(locked.folder.clone(), self);
-        Ok(MountPoint {
+        MountPoint {
             shared: Arc::new(Shared {
                 folder: locked.folder,
                 segments: Mutex::new(segments),
@@ -151,7 +161,7 @@ impl MountOptions {
                 _lock: locked.lock,
             }),
             opened: locked.opened,
-        })
+        }
     }
 }
 
@@ -182,6 +192,11 @@ impl MountPoint {
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.shared.folder
+    }
+
+    /// The file of a segment, whether there is one or not.
+    pub fn segment_path(&self, segment: SegmentId) -> PathBuf {
+        self.shared.folder.join(names::segment_file(segment))
     }
 
     /// What was found when it was opened.

@@ -5,7 +5,7 @@
 
 use core::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -15,7 +15,8 @@ use tracing::warn;
 
 use super::blocking::off_the_runtime;
 use super::error::MountError;
-use super::names::note_file;
+use super::folder::entries;
+use super::names::{Named, note_file};
 use super::{Shared, files};
 use crate::cache::Notebook;
 
@@ -57,6 +58,13 @@ impl MountNotes {
                 None
             }
         }))
+    }
+
+    /// The names of all notes, in order.
+    pub async fn list(&self) -> Result<Vec<String>, MountError> {
+        let shared = Arc::clone(&self.shared);
+        let listed = off_the_runtime(move || list(&shared.folder)).await;
+        listed.unwrap_or_else(|source| Err(MountError::of_io("listing", &self.shared.folder, source)))
     }
 
     /// Removes a note. One that is not there is no error.
@@ -119,6 +127,18 @@ impl Shared {
         let _turn = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         files::replace(&self.folder, file, &[&header(bytes), bytes])
     }
+}
+
+fn list(folder: &Path) -> Result<Vec<String>, MountError> {
+    let mut names = Vec::new();
+    for entry in entries(folder)? {
+        let entry = entry?;
+        if let (Some(Named::Note), true, Some(stem)) = (entry.named, entry.is_file, entry.path.file_stem()) {
+            names.push(stem.to_string_lossy().into_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn header(note: &[u8]) -> [u8; HEADER_BYTES] {

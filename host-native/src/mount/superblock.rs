@@ -3,8 +3,8 @@
 //! Sixteen bytes, numbers in network order: eight of magic, the version, and the CRC-32C of these twelve. They stand at
 //! the beginning in every version to come, so that a newer one is told from a damaged one.
 
-/// The newest format that is understood here.
-pub(super) const VERSION: u32 = 1;
+/// The format of mount points that this release makes, and the newest that it understands.
+pub const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"KACHETMT";
 /// What a superblock of this version takes.
 pub(super) const SUPERBLOCK_BYTES: usize = 16;

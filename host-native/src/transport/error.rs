@@ -176,6 +176,17 @@ impl TransportError {
         }
     }
 
+    /// Whether the broker may have closed the connection because it does not speak the version of a request.
+    pub(crate) fn may_be_of_version(&self) -> bool {
+        matches!(
+            self,
+            Self::Closed { .. }
+                | Self::ClosedAtStart { .. }
+                | Self::Connection { .. }
+                | Self::NotKafka { .. }
+        )
+    }
+
     /// The connection broke, or its TLS did.
     pub(super) fn from_stream(broker: &BrokerAddress, error: io::Error) -> Self {
         let broker = broker.clone();

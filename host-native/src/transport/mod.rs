@@ -48,10 +48,11 @@ pub trait Transport: Send + Sync + 'static {
         broker: &BrokerAddress,
     ) -> impl Future<Output = Result<Arc<ApiVersions>, TransportError>> + Send;
 
-    /// What is known of topics without asking, for the time when brokers cannot be asked; `None` unless something is known of
-    /// each of them, and may be told however old it is. No transport but a cache knows anything.
-    fn topology(&self, topics: &[TopicRef]) -> Option<Topology> {
-        let _ = topics;
+    /// What is known of topics without asking, in place of what `broker` would say; `None` unless something is known of
+    /// each of them, may be told however old it is, and is of the broker's cluster (H6). No transport but a cache knows
+    /// anything.
+    fn topology(&self, broker: &BrokerAddress, topics: &[TopicRef]) -> Option<Topology> {
+        let _ = (broker, topics);
         None
     }
 
@@ -80,8 +81,8 @@ impl<T: Transport> Transport for Arc<T> {
         T::api_versions(self, broker)
     }
 
-    fn topology(&self, topics: &[TopicRef]) -> Option<Topology> {
-        T::topology(self, topics)
+    fn topology(&self, broker: &BrokerAddress, topics: &[TopicRef]) -> Option<Topology> {
+        T::topology(self, broker, topics)
     }
 
     fn answer_timeout(&self) -> Duration {

@@ -4,6 +4,9 @@
 mod bad_input;
 mod demo;
 mod kafka;
+mod mount_points;
+mod mounted_kafka;
+mod mounts;
 mod security;
 
 use core::time::Duration;

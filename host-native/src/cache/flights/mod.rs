@@ -309,7 +309,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             version,
             request: request.clone(),
         };
-        match self.transport.round_trip(broker, sent).await? {
+        match self.round_trip(broker, sent).await? {
             Response::Fetch(response) => Ok(response),
             Response::Other(_) => Err(not_a_fetch_response(broker, version)),
         }

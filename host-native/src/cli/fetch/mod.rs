@@ -1,14 +1,20 @@
 //! `kachet fetch`: records at positions, through the cache.
 
+mod mounted;
+
 use core::num::NonZeroU64;
 use core::time::Duration;
 use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use kachet::cache::Cache;
-use kachet::client::{Client, ClientSettings, Isolation};
+use kachet::client::{Client, ClientError, ClientSettings, Isolation, Position};
+use kachet::core::storage::Storage;
 use kachet::core::time::MaxStaleness;
+use kachet::mount::ReadMode;
 use kachet::transport::{TcpSettings, TcpTransport};
 use serde_json::{Map, Value};
 
@@ -17,7 +23,7 @@ use super::output::Format;
 use super::security::SecurityArguments;
 use super::target::Target;
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct FetchArguments {
     /// Brokers to begin with; several with commas between them
@@ -30,11 +36,18 @@ pub(crate) struct FetchArguments {
     /// How many records to read from each position on
     #[arg(long, default_value_t = NonZeroU64::MIN, value_name = "N")]
     count: NonZeroU64,
-    /// The most memory that the cache may take; 0 caches nothing
-    #[arg(long, default_value = "256MiB", value_name = "SIZE")]
-    size_limit: ByteSize,
+    /// Keep what is fetched in this folder, and read what is there from before; made if there is none
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
+    /// How what lies in the folder is read
+    #[arg(long, value_enum, default_value_t = ReadModeArgument::Positional, requires = "mount")]
+    mount_read_mode: ReadModeArgument,
+    /// The most that the cache may take, in memory or in its folder; 0 caches nothing [default: 256MiB in memory, 1GiB
+    /// in a folder]
+    #[arg(long, value_name = "SIZE")]
+    size_limit: Option<ByteSize>,
     /// How old what is known of a partition may be when it is read from the cache: a time such as 30s or 1h, or
-    /// 'forever'
+    /// 'forever', which reads what is cached without asking brokers, whether they run or not
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_max_staleness)]
     max_staleness: MaxStaleness,
     /// Read everything so many times in the same process
@@ -60,6 +73,7 @@ const EXAMPLES: &str = "Examples:
   kachet fetch --bootstrap localhost:9092 orders/0@42
   kachet fetch --bootstrap localhost:9092 orders/0@latest-10 --count 10 --format text
   kachet fetch --bootstrap localhost:9092 orders/0@earliest orders/1@@1700000000000 --repeat 2 --stats
+  kachet fetch --bootstrap localhost:9092 --mount cache --max-staleness forever orders/0@42
   kachet fetch --bootstrap broker:9093 --tls --tls-ca ca.pem --sasl-mechanism SCRAM-SHA-512 \
     --sasl-username alice --sasl-password-file password.txt orders/0@42";
 
@@ -71,6 +85,23 @@ enum IsolationArgument {
     Committed,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ReadModeArgument {
+    /// By a system call for each read; holds a file open for each segment
+    Positional,
+    /// By mapping files into memory; for large batches and many segments
+    Mapped,
+}
+
+impl From<ReadModeArgument> for ReadMode {
+    fn from(argument: ReadModeArgument) -> Self {
+        match argument {
+            ReadModeArgument::Positional => Self::Positional,
+            ReadModeArgument::Mapped => Self::Mapped,
+        }
+    }
+}
+
 fn parse_max_staleness(given: &str) -> Result<MaxStaleness, humantime::DurationError> {
     match given {
         "forever" => Ok(MaxStaleness::Forever),
@@ -78,10 +109,22 @@ fn parse_max_staleness(given: &str) -> Result<MaxStaleness, humantime::DurationE
     }
 }
 
-type CachedClient = Client<Cache<TcpTransport>>;
+/// In memory.
+const MEMORY_LIMIT: ByteSize = ByteSize::mib(256);
+
+/// A client over a cache, wherever that keeps its batches.
+type CachedClient<S> = Client<Cache<TcpTransport, S>>;
 
 pub(crate) async fn run(arguments: FetchArguments) -> Result<(), Failure> {
-    let client = connect(&arguments)?;
+    if arguments.mount.is_some() {
+        return mounted::run(arguments).await;
+    }
+    let limit = arguments.size_limit.unwrap_or(MEMORY_LIMIT);
+    let cache = Cache::builder(transport(&arguments)?)
+        .size_limit_bytes(limit.as_u64())
+        .max_staleness(arguments.max_staleness)
+        .build();
+    let client = Arc::new(client(&arguments, cache)?);
     let outcome = read_all(&client, &arguments).await;
     if arguments.stats {
         print_statistics(&client);
@@ -89,7 +132,19 @@ pub(crate) async fn run(arguments: FetchArguments) -> Result<(), Failure> {
     outcome
 }
 
-fn connect(arguments: &FetchArguments) -> Result<CachedClient, Failure> {
+fn transport(arguments: &FetchArguments) -> Result<TcpTransport, Failure> {
+    Ok(TcpTransport::new(TcpSettings {
+        connect_timeout: arguments.timeout,
+        request_timeout: arguments.timeout,
+        security: arguments.security.read()?,
+        ..TcpSettings::default()
+    }))
+}
+
+fn client<S: Storage + 'static>(
+    arguments: &FetchArguments,
+    cache: Cache<TcpTransport, S>,
+) -> Result<CachedClient<S>, Failure> {
     let settings = ClientSettings {
         isolation: match arguments.isolation {
             IsolationArgument::Uncommitted => Isolation::ReadUncommitted,
@@ -98,24 +153,16 @@ fn connect(arguments: &FetchArguments) -> Result<CachedClient, Failure> {
         retry_timeout: arguments.timeout,
         ..ClientSettings::default()
     };
-    let tcp = TcpSettings {
-        connect_timeout: arguments.timeout,
-        request_timeout: arguments.timeout,
-        ..TcpSettings::default()
-    };
-    let client = Client::builder()
-        .bootstrap(&arguments.bootstrap)
-        .security(arguments.security.read()?)
-        .size_limit_bytes(arguments.size_limit.as_u64())
-        .max_staleness(arguments.max_staleness)
-        .settings(settings)
-        .tcp(tcp)
-        .build()?;
-    Ok(client)
+    let brokers = arguments.bootstrap.split(',').map(|broker| broker.trim().parse());
+    let brokers = brokers.collect::<Result<_, _>>().map_err(ClientError::from)?;
+    Ok(Client::new(cache, brokers, settings)?)
 }
 
-async fn read_all(client: &CachedClient, arguments: &FetchArguments) -> Result<(), Failure> {
-    let mut out = BufWriter::new(io::stdout().lock());
+async fn read_all<S: Storage + 'static>(
+    client: &CachedClient<S>,
+    arguments: &FetchArguments,
+) -> Result<(), Failure> {
+    let mut out = BufWriter::new(Unhurried(io::stdout()));
     for _ in 0..arguments.repeat.get() {
         for target in &arguments.targets {
             read(client, arguments, target, &mut out).await?;
@@ -124,17 +171,35 @@ async fn read_all(client: &CachedClient, arguments: &FetchArguments) -> Result<(
     out.flush().map_err(Failure::Output)
 }
 
+/// Standard output may be a pipe that nobody empties. Whoever waits for it must not have the runtime wait, which listens
+/// for signals.
+struct Unhurried(io::Stdout);
+
+impl Write for Unhurried {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        tokio::task::block_in_place(|| self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        tokio::task::block_in_place(|| self.0.flush())
+    }
+}
+
 /// Records are read and printed in pages, so that a large count takes no more memory than a small one.
 const PAGE_RECORDS: u64 = 10_000;
 
-async fn read(
-    client: &CachedClient,
+async fn read<S: Storage + 'static>(
+    client: &CachedClient<S>,
     arguments: &FetchArguments,
     target: &Target,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let (topic, partition) = (target.topic.as_str(), target.partition);
-    let mut next = client.offset_of(topic, partition, target.position).await?;
+    let failed = |error| explained(arguments, target, error);
+    let mut next = client
+        .offset_of(topic, partition, target.position)
+        .await
+        .map_err(failed)?;
     let mut left = arguments.count.get();
     while left > 0 {
         let page = left.min(PAGE_RECORDS);
@@ -143,8 +208,8 @@ async fn read(
         let records = match client.records(topic, partition, next, count).await {
             Ok(records) => records,
             // The end of the log, reached on the way, is no error.
-            Err(kachet::client::ClientError::OffsetOutOfRange { .. }) if !first_page => break,
-            Err(error) => return Err(error.into()),
+            Err(ClientError::OffsetOutOfRange { .. }) if !first_page => break,
+            Err(error) => return Err(failed(error)),
         };
         for record in &records {
             arguments
@@ -162,7 +227,27 @@ async fn read(
     Ok(())
 }
 
-fn print_statistics(client: &CachedClient) {
+/// Where a folder holds batches and the broker cannot be asked, says why that is not enough.
+fn explained(arguments: &FetchArguments, target: &Target, error: ClientError) -> Failure {
+    let is_unanswered = matches!(&error, ClientError::Transport(error) if !error.is_refusal());
+    if arguments.mount.is_none() || !is_unanswered {
+        return error.into();
+    }
+    let hint = match (target.position, arguments.max_staleness) {
+        (Position::Offset(_), MaxStaleness::Forever) => {
+            "what is asked for is not all in the mount point, see 'kachet mount list'"
+        }
+        (Position::Offset(_), MaxStaleness::Within(_)) => {
+            "what is in the mount point is read without a broker by --max-staleness forever only"
+        }
+        _ => {
+            "only a broker knows what 'earliest', 'latest-N' and '@T' stand for; give an offset, see 'kachet mount list'"
+        }
+    };
+    Failure::Unanswered { error, hint }
+}
+
+fn print_statistics<S: Storage + 'static>(client: &CachedClient<S>) {
     let named = client.transport().statistics().named();
     let object: Map<String, Value> = named
         .into_iter()
