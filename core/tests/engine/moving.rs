@@ -153,7 +153,7 @@ fn a_batch_that_could_not_be_read_is_a_miss_from_then_on() {
     let cold = disk.cache.cold_reads(
         &request_one(0, 200),
         at(0),
-        &disk.warm(&request_one(0, 200), at(0)),
+        &mut disk.warm(&request_one(0, 200), at(0)),
     );
     assert_eq!(cold.len(), 0, "it is not read again");
     assert!(!is_hit(&disk, 20));
