@@ -6,6 +6,7 @@ mod connect;
 mod connection;
 mod error;
 mod frame;
+pub(crate) mod raw;
 mod sasl;
 mod secret;
 mod security;
