@@ -9,6 +9,8 @@ use kachet::client::ClientError;
 use kachet::transport::TlsSettingsError;
 use tracing_subscriber::filter::ParseError;
 
+use super::proxy::ServeFailure;
+
 /// Why the command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -26,6 +28,8 @@ pub(crate) enum Failure {
     Client(ClientError),
     /// Standard output cannot be written.
     Output(io::Error),
+    /// The proxy did not start.
+    Serve(ServeFailure),
     /// The demo's own broker did not start.
     EmbeddedBroker(io::Error),
     /// The demo's topic could not be written.
@@ -43,6 +47,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         use ClientError as E;
         ExitCode::from(match self {
+            Self::Serve(failure) => failure.exit_code(),
             Self::LogFilter { .. }
             | Self::Usage(_)
             | Self::Tls(_)
@@ -72,6 +77,7 @@ impl fmt::Display for Failure {
                 write!(f, "cannot read the password in {}: {error}", path.display())
             }
             Self::Client(error) => write!(f, "{error}"),
+            Self::Serve(failure) => write!(f, "{failure}"),
             Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
             Self::EmbeddedBroker(error) => {
                 write!(

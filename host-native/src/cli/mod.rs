@@ -4,6 +4,7 @@ mod demo;
 mod failure;
 mod fetch;
 mod output;
+mod proxy;
 mod security;
 mod target;
 
@@ -39,6 +40,8 @@ const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage · \
 enum Command {
     /// Read records at any offset of any partition, through the cache
     Fetch(Box<fetch::FetchArguments>),
+    /// Serve any Kafka client through the cache
+    Proxy(Box<proxy::ProxyArguments>),
     /// Show what the cache does for random reads; needs no broker
     Demo(demo::DemoArguments),
 }
@@ -64,6 +67,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let outcome = runtime.block_on(async {
         match arguments.command {
             Command::Fetch(arguments) => fetch::run(*arguments).await,
+            Command::Proxy(arguments) => proxy::run(*arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
         }
     });
