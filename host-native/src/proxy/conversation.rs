@@ -83,15 +83,17 @@ impl<'s, T: Transport> Conversation<'s, T> {
     ) -> Result<(), End> {
         let (expect, expected) = mpsc::channel(self.shared.settings.limits.in_flight.max(1));
         let reader = BufReader::with_capacity(CLIENT_BUFFER_BYTES, reader);
-        let mut requests = pin!(Requests::new(self, reader, expect).pass_on());
+        let mut requests = Requests::new(self, reader, expect);
         let mut answers = pin!(Answers::new(self, writer, expected).give());
-        tokio::select! {
-            heard = &mut requests => match heard? {
-                Heard::Left => return Ok(()),
-                Heard::Stopped => {}
-            },
+        let heard = tokio::select! {
+            heard = requests.pass_on() => heard?,
             given = &mut answers => return given,
+        };
+        if let Heard::Left = heard {
+            return Ok(());
         }
+        // Held, because a broker that sees the end of the requests answers no more of them.
+        let _upstream = requests.end();
         // The proxy ends: what was asked before is answered, for which there is a bound outside.
         answers.await
     }

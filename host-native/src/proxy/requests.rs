@@ -52,7 +52,12 @@ impl<'c, 's, T: Transport, R: AsyncBufRead + Unpin + Send> Requests<'c, 's, T, R
         }
     }
 
-    pub(super) async fn pass_on(mut self) -> Result<Heard, End> {
+    /// Expects nothing more, and gives the connection to the broker.
+    pub(super) fn end(self) -> Option<RawWriter> {
+        self.upstream
+    }
+
+    pub(super) async fn pass_on(&mut self) -> Result<Heard, End> {
         let mut is_first = true;
         loop {
             if let Some(heard) = self.wait(is_first).await? {
