@@ -32,7 +32,7 @@ pub(super) fn spoken(api_key: i16) -> Option<RangeInclusive<i16>> {
         key::FETCH => kachet_core::wire::FETCH_VERSION_MIN..=kachet_core::wire::FETCH_VERSION_MAX,
         key::PRODUCE | key::METADATA => 0..=13,
         key::FIND_COORDINATOR => 0..=6,
-        // After version 0 come bytes that are no requests.
+        // After version 0 come bytes that are no requests, which nobody can tell from those that follow.
         key::SASL_HANDSHAKE => 1..=1,
         key::API_VERSIONS => 0..=5,
         key::DESCRIBE_CLUSTER => 0..=2,
@@ -40,6 +40,15 @@ pub(super) fn spoken(api_key: i16) -> Option<RangeInclusive<i16>> {
         2 | 8..=51 | 55 | 57 | 61 | 64..=66 | 68 | 69 | 71 | 72 | 74..=77 | 80 | 81 | 83..=94 => 0..=i16::MAX,
         _ => return None,
     })
+}
+
+/// The versions that clients are told. librdkafka takes a broker without version 0 of `SaslHandshake` for one from before
+/// logins, though it uses version 1; Kafka itself tells of versions of Produce that it refuses for the like of it.
+fn told(api_key: i16) -> Option<RangeInclusive<i16>> {
+    if api_key == key::SASL_HANDSHAKE {
+        return Some(0..=1);
+    }
+    spoken(api_key)
 }
 
 /// Whether messages of an API that is looked into have compact lengths and tagged fields (KIP-482), and their
@@ -76,7 +85,7 @@ pub(super) fn intersect(
         let (min, max) = (walk.i16()?, walk.i16()?);
         let tags_at = walk.position();
         walk.tagged_fields()?;
-        let Some(ours) = spoken(api_key) else { continue };
+        let Some(ours) = told(api_key) else { continue };
         let (min, max) = (min.max(*ours.start()), max.min(*ours.end()));
         if min <= max {
             kept.put_i16(api_key);

@@ -2,6 +2,7 @@
 
 mod clients;
 mod cluster;
+mod logins;
 
 use core::time::Duration;
 use std::collections::BTreeSet;

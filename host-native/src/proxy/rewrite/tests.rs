@@ -275,8 +275,8 @@ fn clients_are_told_the_versions_that_both_sides_speak() {
             range(0, 0, 13),
             range(1, 4, 99),
             range(1, 0, 17),
-            range(17, 0, 1),
-            range(17, 0, 0),
+            range(17, 0, 2),
+            range(17, 2, 2),
             range(8, 2, 99),
             range(56, 2, 3),
             range(1_000, 0, 1),
@@ -285,7 +285,7 @@ fn clients_are_told_the_versions_that_both_sides_speak() {
             range(0, 0, 13),
             range(1, 4, 18),
             range(1, 4, 17),
-            range(17, 1, 1),
+            range(17, 0, 1),
             range(8, 2, 99),
         ];
         let told = |ranges| {
