@@ -6,7 +6,8 @@ use core::ops::RangeInclusive;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::splice::{Advertise, RewriteError, Splice};
+use super::splice::{Advertise, RewriteError, Splice, put_uvarint};
+use crate::transport::ApiVersions;
 
 /// The keys of APIs that the proxy looks at.
 pub(super) mod key {
@@ -97,6 +98,37 @@ pub(super) fn intersect(
     }
     walk.replace_array(from, count, &kept)?;
     Ok(walk.finish())
+}
+
+/// A response to `ApiVersions`, without its header, out of what is known of a broker.
+pub(super) fn known_api_versions(version: i16, known: &ApiVersions) -> Bytes {
+    let ranges: Vec<_> = known
+        .iter()
+        .filter_map(|(api_key, theirs)| {
+            let ours = told(api_key)?;
+            let (min, max) = (*theirs.start().max(ours.start()), *theirs.end().min(ours.end()));
+            (min <= max).then_some((api_key, min, max))
+        })
+        .collect();
+    let flexible = is_flexible(key::API_VERSIONS, version);
+    let mut body = BytesMut::new();
+    body.put_i16(0);
+    if flexible {
+        put_uvarint(&mut body, u32::try_from(ranges.len() + 1).unwrap_or(1));
+    } else {
+        body.put_i32(i32::try_from(ranges.len()).unwrap_or(0));
+    }
+    for (api_key, min, max) in ranges {
+        body.put_i16(api_key);
+        body.put_i16(min);
+        body.put_i16(max);
+        body.put_slice(if flexible { &[0] } else { &[] });
+    }
+    if version >= 1 {
+        body.put_i32(0);
+    }
+    body.put_slice(if flexible { &[0] } else { &[] });
+    body.freeze()
 }
 
 /// The response, with its header, to an `ApiVersions` whose version is not spoken: error 35 and the range that is, in

@@ -38,6 +38,7 @@ mod fetch;
 mod fetch_session;
 mod limits;
 mod listener;
+mod offline;
 mod request;
 mod requests;
 mod rewrite;

@@ -13,9 +13,9 @@ use super::apis::{self, key};
 use super::conversation::{Conversation, Expected, Heard, hung_up, room};
 use super::fetch::{self, FetchTurn, Way};
 use super::limits::End;
-use super::lock;
 use super::request::{self, HEAD_BYTES, Head, PRODUCE_START_BYTES};
 use super::wire::{Broken, is_at_end, read_array, read_onto};
+use super::{lock, offline, rewrite};
 use crate::transport::Transport;
 use crate::transport::raw::{RawWriter, open_raw};
 
@@ -68,6 +68,7 @@ impl<'c, 's, T: Transport, R: AsyncBufRead + Unpin + Send> Requests<'c, 's, T, R
             match begun.head.api_key {
                 key::FETCH => self.fetch(begun).await?,
                 key::API_VERSIONS => self.api_versions(begun).await?,
+                key::METADATA => self.metadata(begun).await?,
                 key::PRODUCE => self.produce(begun).await?,
                 key::SASL_HANDSHAKE | key::SASL_AUTHENTICATE => {
                     lock(&self.conversation.trust).has_authenticated();
@@ -207,8 +208,7 @@ impl<'c, 's, T: Transport, R: AsyncBufRead + Unpin + Send> Requests<'c, 's, T, R
             Ok(()) => self.forward(begun, true).await,
             // So that what is cached can be asked for while there is no broker.
             Err(end @ (End::Unreachable(_) | End::NoBroker)) => {
-                let known = self.conversation.shared.known_versions(head.version);
-                let known = known.ok_or(end)?;
+                let known = self.known_versions(head.version).await.ok_or(end)?;
                 self.whole_small(begun).await?;
                 let mut response = BytesMut::with_capacity(4 + known.len());
                 response.put_i32(head.correlation_id);
@@ -219,14 +219,43 @@ impl<'c, 's, T: Transport, R: AsyncBufRead + Unpin + Send> Requests<'c, 's, T, R
         }
     }
 
-    /// A request that needs no reading.
-    async fn whole_small(&mut self, begun: Begun) -> Result<(), End> {
+    /// What a broker answered last, or what the cache knows from the last time.
+    async fn known_versions(&self, version: i16) -> Option<Bytes> {
+        let shared = self.conversation.shared;
+        if let Some(known) = shared.known_versions(version) {
+            return Some(known);
+        }
+        let broker = self.conversation.fetches_from()?;
+        let known = shared.cache.api_versions(&broker).await.ok()?;
+        Some(apis::known_api_versions(version, &known))
+    }
+
+    /// Metadata is the cluster's, or where it does not answer and nobody has logged in, what it said last.
+    async fn metadata(&mut self, begun: Begun) -> Result<(), End> {
+        let end = match self.connect().await {
+            Ok(()) => return self.forward(begun, true).await,
+            Err(end @ (End::Unreachable(_) | End::NoBroker)) => end,
+            Err(end) => return Err(end),
+        };
+        let (head, shared) = (begun.head, self.conversation.shared);
+        if !lock(&self.conversation.trust).trusts(&shared.settings) {
+            return Err(end);
+        }
+        let frame = self.whole_small(begun).await?;
+        let response = offline::metadata(&shared.cache, head, &frame).ok_or(end)?;
+        let to_client = self.conversation.to_client();
+        let response = rewrite::addresses(head.api_key, head.version, &response, &to_client)?;
+        self.enqueue(Expected::Ready(response)).await
+    }
+
+    /// A request that is held whole in any case.
+    async fn whole_small(&mut self, begun: Begun) -> Result<Bytes, End> {
         if begun.size_bytes > PRODUCE_START_BYTES {
             return Err(End::RequestSize(
                 i64::try_from(begun.size_bytes).unwrap_or(i64::MAX),
             ));
         }
-        self.whole(begun).await.map(|_| ())
+        self.whole(begun).await
     }
 
     async fn fetch(&mut self, begun: Begun) -> Result<(), End> {

@@ -220,7 +220,7 @@ impl<'a> Splice<'a> {
     }
 }
 
-fn put_uvarint(out: &mut BytesMut, mut value: u32) {
+pub(super) fn put_uvarint(out: &mut BytesMut, mut value: u32) {
     while value >= 0x80 {
         out.put_u8(value.to_le_bytes()[0] | 0x80);
         value >>= 7;

@@ -38,11 +38,16 @@ impl Trust {
         self.allowed_until.clear();
     }
 
-    /// Whether the request may be answered by the cache.
-    pub(super) fn allows(&self, settings: &ProxySettings, request: &FetchRequest) -> bool {
+    /// Whether the client may have whatever the cache has.
+    pub(super) fn trusts(&self, settings: &ProxySettings) -> bool {
         // Where the proxy logs in, the cache reads what the client perhaps may not.
         let is_checked = self.is_authenticated || settings.tcp.security.sasl.is_some();
-        if settings.trusts_clients || !is_checked {
+        settings.trusts_clients || !is_checked
+    }
+
+    /// Whether the request may be answered by the cache.
+    pub(super) fn allows(&self, settings: &ProxySettings, request: &FetchRequest) -> bool {
+        if self.trusts(settings) {
             return true;
         }
         let now = Instant::now();

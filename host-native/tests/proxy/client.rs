@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kachet_core::wire::{
     Chunks, FetchPartition, FetchRequest, FetchResponse, FetchTopic, TaggedFields, TopicRef, WireStr,
 };
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsRequest, MetadataRequest, MetadataResponse, RequestHeader,
 };
@@ -106,6 +107,25 @@ impl Client {
         let correlation_id = self.send(3, version, &body).await;
         let mut body = self.answer(ApiKey::Metadata, version, correlation_id).await;
         MetadataResponse::decode(&mut body, version).unwrap()
+    }
+
+    /// Metadata of one topic by its name; `None` where the connection is closed instead.
+    pub(crate) async fn metadata_of(
+        &mut self,
+        version: i16,
+        topic: &'static str,
+    ) -> Option<MetadataResponse> {
+        let name = StrBytes::from_static_str(topic).into();
+        let topic = MetadataRequestTopic::default().with_name(Some(name));
+        let mut body = BytesMut::new();
+        MetadataRequest::default()
+            .with_topics(Some(vec![topic]))
+            .encode(&mut body, version)
+            .unwrap();
+        self.send(3, version, &body).await;
+        let header_bytes = if version >= 9 { 5 } else { 4 };
+        let mut body = self.receive().await?.slice(header_bytes..);
+        Some(MetadataResponse::decode(&mut body, version).unwrap())
     }
 
     /// The answer to `ApiVersions` without its header.

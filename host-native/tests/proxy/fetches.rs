@@ -5,9 +5,11 @@ use kachet::demo::broker::NODE_ID;
 use kachet::demo::records::Events;
 use kachet::proxy::Limits;
 use kachet_core::wire::{FetchRequest, TopicRef};
+use kafka_protocol::messages::ApiVersionsResponse;
+use kafka_protocol::protocol::Decodable;
 
 use crate::client::{Client, fetch_of, sizes};
-use crate::{append, broker_port, broker_with, proxy_before};
+use crate::{TOPIC, append, broker_port, broker_with, proxy_before};
 
 #[tokio::test]
 async fn many_clients_cost_one_fetch_upstream() -> Result<()> {
@@ -113,6 +115,7 @@ async fn what_is_cached_is_read_while_there_is_no_broker() -> Result<()> {
     let address = broker_port(&proxy, NODE_ID);
     let mut old = Client::to(address).await;
     let told = old.api_versions(3).await.unwrap();
+    let brokers = old.metadata_of(12, TOPIC).await.unwrap();
     let read = old.fetch(11, &fetch_of(&[(0, 0)])).await;
     assert!(sizes(&read)[0].1 > 0);
     broker.stop().await;
@@ -120,6 +123,26 @@ async fn what_is_cached_is_read_while_there_is_no_broker() -> Result<()> {
     assert_eq!(old.fetch(11, &fetch_of(&[(0, 0)])).await, read);
     let mut new = Client::to(address).await;
     assert_eq!(new.api_versions(3).await.unwrap(), told);
+    // In a version that nobody has asked for yet.
+    let mut known = Client::to(address).await.api_versions(4).await.unwrap();
+    let known = ApiVersionsResponse::decode(&mut known, 4)?;
+    assert_eq!(
+        known.api_keys,
+        ApiVersionsResponse::decode(&mut told.clone(), 3)?.api_keys
+    );
+    for version in 0..=13 {
+        let mut client = Client::to(proxy.address()).await;
+        let offline = client.metadata_of(version, TOPIC).await.unwrap();
+        assert_eq!(offline.brokers, brokers.brokers, "v{version}");
+        let (topic, known) = (&offline.topics[0], &brokers.topics[0]);
+        assert_eq!(
+            (&topic.name, topic.partitions.len()),
+            (&known.name, known.partitions.len())
+        );
+        assert_eq!(topic.partitions[0].leader_id, known.partitions[0].leader_id);
+    }
+    // Nothing is known of it, which is not the same as that there is none.
+    assert_eq!(Client::to(address).await.metadata_of(12, "unknown").await, None);
     assert_eq!(new.fetch(11, &fetch_of(&[(0, 0)])).await, read);
     // What is not cached ends the connection, as a dead broker's would.
     old.send_fetch(11, &fetch_of(&[(0, 1_000)])).await;

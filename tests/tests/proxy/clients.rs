@@ -3,7 +3,7 @@
 use anyhow::Result;
 use kachet_core::time::MaxStaleness;
 use kachet_tests::java::{self, Isolation, TopicWriter};
-use kachet_tests::kafka::shared_kafka;
+use kachet_tests::kafka::{KafkaSettings, own_kafka, shared_kafka};
 use kachet_tests::{kcat, records};
 
 use crate::{blocking, proxy_before, read_by_group};
@@ -131,6 +131,34 @@ async fn a_group_reads_many_partitions_by_incremental_sessions() -> Result<()> {
             "{:?}",
             news.records
         );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_is_cached_needs_no_broker() -> Result<()> {
+    let Some(mut broker) = own_kafka(&KafkaSettings::default()) else {
+        return Ok(());
+    };
+    if !kcat::is_there() {
+        return Ok(());
+    }
+    let proxy = proxy_before(&broker.bootstrap(), MaxStaleness::Forever).await?;
+    let through = proxy.address().to_string();
+    blocking(move || {
+        let topic = "proxy-replay";
+        let values: Vec<String> = (0..500).map(|index| records::value(3, index)).collect();
+        kcat::produce(&through, topic, 0, "zstd", &values)?;
+        // An absolute offset and a count, so that the client asks for no offsets, and nothing at the end.
+        let all = [
+            "-C", "-q", "-J", "-b", &through, "-t", topic, "-p", "0", "-o", "0", "-c", "500",
+        ];
+        let warm = kcat::run(&all, b"")?;
+        // Under names, batches are kept a little after they were handed on.
+        std::thread::sleep(core::time::Duration::from_millis(300));
+        broker.stop();
+        assert_eq!(kcat::run(&all, b"")?, warm);
         Ok(())
     })
     .await
