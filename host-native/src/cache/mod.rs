@@ -13,6 +13,7 @@ use core::time::Duration;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use bytes::Bytes;
 use kachet_core::cache::{Cache as Core, CacheSettings, RestoreError, Restored};
 use kachet_core::statistics::Statistics;
 use kachet_core::storage::{MemoryStorage, Storage};
@@ -275,6 +276,10 @@ impl<T: Transport, S: Storage + 'static> Transport for Cache<T, S> {
     fn topology(&self, topics: &[TopicRef]) -> Option<Topology> {
         let may_tell = self.inner.read().settings().max_staleness == MaxStaleness::Forever;
         may_tell.then(|| self.inner.catalogue.topology(topics)).flatten()
+    }
+
+    fn overhear(&self, api_key: i16, version: i16, body: &Bytes) {
+        self.inner.catalogue.overhear(api_key, version, body);
     }
 
     fn answer_timeout(&self) -> Duration {

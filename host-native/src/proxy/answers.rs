@@ -12,6 +12,7 @@ use super::apis::{self, key};
 use super::conversation::{Conversation, Expected, hung_up, room};
 use super::fetch::FetchTurn;
 use super::limits::End;
+use super::lock;
 use super::request::Head;
 use super::rewrite;
 use super::wire::{Broken, is_at_end, read_array, read_onto, write_slices};
@@ -148,9 +149,28 @@ impl<'c, 's, T: Transport, W: AsyncWrite + Unpin + Send> Answers<'c, 's, T, W> {
             shared.learn_versions(head.version, &response);
             response
         } else {
+            self.overhear(head, &frame);
             rewrite::addresses(head.api_key, head.version, &frame, &to_client)?
         };
         self.write(&[response]).await
+    }
+
+    /// Lets the cache know where topics are, for the time when no broker can be asked. Not from those who log in,
+    /// because others may not be allowed to know.
+    fn overhear(&self, head: Head, frame: &Bytes) {
+        let shared = self.conversation.shared;
+        // No tagged fields in the header is all that brokers send.
+        let header_bytes = if apis::is_flexible(head.api_key, head.version) {
+            5
+        } else {
+            4
+        };
+        let trusts = lock(&self.conversation.trust).trusts(&shared.settings);
+        if trusts && head.api_key == key::METADATA && frame.len() > header_bytes {
+            shared
+                .cache
+                .overhear(head.api_key, head.version, &frame.slice(header_bytes..));
+        }
     }
 
     /// Passes an answer on as it comes.

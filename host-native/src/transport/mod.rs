@@ -56,6 +56,12 @@ pub trait Transport: Send + Sync + 'static {
         None
     }
 
+    /// Takes in what a broker has answered to somebody else (its body, without the header), for what it says of the
+    /// cluster. No transport but a cache has a use for it.
+    fn overhear(&self, api_key: i16, version: i16, body: &Bytes) {
+        let _ = (api_key, version, body);
+    }
+
     /// Within what time an answer or a failure comes as a rule, on top of what the broker itself may wait; one minute
     /// unless a transport says otherwise. What has brought neither by then is taken for lost by the cache, which asks
     /// again for those who wait.
@@ -83,6 +89,10 @@ impl<T: Transport> Transport for Arc<T> {
 
     fn topology(&self, topics: &[TopicRef]) -> Option<Topology> {
         T::topology(self, topics)
+    }
+
+    fn overhear(&self, api_key: i16, version: i16, body: &Bytes) {
+        T::overhear(self, api_key, version, body);
     }
 
     fn answer_timeout(&self) -> Duration {

@@ -4,6 +4,7 @@
 mod bad_input;
 mod demo;
 mod kafka;
+mod proxy;
 mod security;
 
 use core::time::Duration;
