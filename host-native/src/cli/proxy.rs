@@ -14,7 +14,7 @@ use kachet::core::storage::Storage;
 use kachet::core::time::MaxStaleness;
 use kachet::mount::{MountError, MountPoint};
 use kachet::proxy::{Limits, Proxy, ProxyError, ProxySettings};
-use kachet::transport::{BrokerAddress, TcpSettings, TcpTransport};
+use kachet::transport::{BrokerAddress, TcpSettings, TcpTransport, TlsListenerSettings};
 use tracing::{info, warn};
 
 use super::failure::Failure;
@@ -66,6 +66,15 @@ pub(crate) struct ProxyArguments {
     /// Close connections on which nothing happens for so long
     #[arg(long, default_value = "10m", value_name = "TIME", value_parser = humantime::parse_duration)]
     idle_timeout: Duration,
+    /// Have clients speak TLS: the certificate as PEM, followed by those that lead to its authority
+    #[arg(long, value_name = "FILE", requires = "tls_listen_key")]
+    tls_listen_cert: Option<PathBuf>,
+    /// Its private key, as PEM and not encrypted
+    #[arg(long, value_name = "FILE", requires = "tls_listen_cert")]
+    tls_listen_key: Option<PathBuf>,
+    /// Let in only clients with a certificate of the authorities in this PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_listen_cert")]
+    tls_listen_client_ca: Option<PathBuf>,
     /// How long to wait for a broker's connection and for its answer
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -228,6 +237,7 @@ impl ProxyArguments {
                 security: self.security.read()?,
                 ..TcpSettings::default()
             },
+            tls: self.tls_listener()?,
             authorization_ttl: self.authorization_ttl,
             trusts_clients: self.trust_clients,
             limits: Limits {
@@ -237,6 +247,15 @@ impl ProxyArguments {
             },
             ..ProxySettings::new(listen, self.bootstrap.clone())
         })
+    }
+
+    fn tls_listener(&self) -> Result<Option<TlsListenerSettings>, Failure> {
+        let (Some(certificate), Some(key)) = (&self.tls_listen_cert, &self.tls_listen_key) else {
+            return Ok(None);
+        };
+        TlsListenerSettings::read(certificate, key, self.tls_listen_client_ca.as_deref())
+            .map(Some)
+            .map_err(Failure::Tls)
     }
 }
 

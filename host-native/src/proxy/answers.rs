@@ -1,10 +1,11 @@
 //! The way of the answers: in the order of the requests, and no faster than the client takes them.
 
+use core::time::Duration;
 use std::io;
 use std::sync::atomic::Ordering;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncBufReadExt, AsyncWrite, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -21,6 +22,8 @@ use crate::transport::raw::RawReader;
 
 /// One read from a broker takes in this much; an answer that fits is one write.
 const UPSTREAM_BUFFER_BYTES: usize = 32 << 10;
+/// For how long a client may take no farewell.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 /// Every response begins with its correlation id.
 const CORRELATION_ID_BYTES: usize = 4;
 
@@ -67,6 +70,8 @@ impl<'c, 's, T: Transport, W: AsyncWrite + Unpin + Send> Answers<'c, 's, T, W> {
             }
             self.conversation.one_less();
         }
+        // A farewell, where TLS has one. Without it nothing is lost either.
+        let _without = timeout(FAREWELL_PATIENCE, self.writer.shutdown()).await;
         Ok(())
     }
 

@@ -74,6 +74,8 @@ pub(super) enum End {
     Client(io::Error),
     #[error("no broker can be reached for it: {0}")]
     Unreachable(TransportError),
+    #[error("TLS does not come about: {0}")]
+    Tls(io::Error),
     #[error("requests and answers that are held whole take all the room that they may")]
     NoRoom,
     #[error("its cluster knows no such broker")]
@@ -108,6 +110,7 @@ impl End {
             Self::Rewrite(_) => 11,
             Self::FetchResponse(_) => 12,
             Self::NoRoom => 13,
+            Self::Tls(_) => 14,
         }
     }
 
@@ -118,7 +121,7 @@ impl End {
 }
 
 /// The classes of [`End`].
-pub(super) const CLASSES: [&str; 14] = [
+pub(super) const CLASSES: [&str; 15] = [
     "too_many",
     "request_size",
     "slow",
@@ -133,6 +136,7 @@ pub(super) const CLASSES: [&str; 14] = [
     "rewrite",
     "fetch_response",
     "no_room",
+    "tls",
 ];
 
 /// Between two lines of one class at least.

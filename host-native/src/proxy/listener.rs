@@ -8,6 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::Shared;
@@ -79,9 +80,26 @@ async fn serve<T: Transport>(shared: &Shared<T>, home: Home, stream: TcpStream, 
     let _slower = stream.set_nodelay(true);
     let Ok(local) = stream.local_addr() else { return };
     let host = host_for(shared.settings.advertise.as_deref(), local.ip());
-    let (reader, writer) = stream.into_split();
-    let conversation = Conversation::new(shared, home, host, false);
-    if let Err(end) = conversation.hold(reader, writer).await {
-        shared.ends.note(peer, &end);
+    let Some(tls) = &shared.settings.tls else {
+        let (reader, writer) = stream.into_split();
+        let conversation = Conversation::new(shared, home, host, false);
+        return shared.note(peer, conversation.hold(reader, writer).await);
+    };
+    let handshake = TlsAcceptor::from(tls.config()).accept(stream);
+    let stream = match timeout(shared.settings.limits.request_timeout, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return shared.ends.note(peer, &End::Tls(error)),
+        Err(_) => return shared.ends.note(peer, &End::Slow),
+    };
+    let (reader, writer) = tokio::io::split(stream);
+    let conversation = Conversation::new(shared, home, host, tls.demands_certificate());
+    shared.note(peer, conversation.hold(reader, writer).await);
+}
+
+impl<T> Shared<T> {
+    fn note(&self, peer: SocketAddr, held: Result<(), End>) {
+        if let Err(end) = held {
+            self.ends.note(peer, &end);
+        }
     }
 }

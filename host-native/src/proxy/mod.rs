@@ -61,7 +61,7 @@ use self::brokers::{Brokers, Home, Opened, listen};
 use self::limits::Ends;
 pub use self::limits::Limits;
 use crate::cluster::describe;
-use crate::transport::{BrokerAddress, TcpSettings, Transport, TransportError};
+use crate::transport::{BrokerAddress, TcpSettings, TlsListenerSettings, Transport, TransportError};
 
 /// How a proxy behaves.
 #[derive(Clone, Debug)]
@@ -77,6 +77,8 @@ pub struct ProxySettings {
     /// How clients' own connections to brokers are opened. Nobody logs in on them but clients; the login in it is the
     /// cache's, and says that there are several principals.
     pub tcp: TcpSettings,
+    /// Has clients speak TLS, and show a certificate if the settings say so; in plaintext without it.
+    pub tls: Option<TlsListenerSettings>,
     /// For how long a connection gets hits of a topic after a broker has let it read there; ten seconds by default.
     pub authorization_ttl: Duration,
     /// Gives hits to everybody, whatever the cluster would say. For clusters whose clients all may read the same.
@@ -94,6 +96,7 @@ impl ProxySettings {
             bootstrap,
             lowest_node_id: 0,
             tcp: TcpSettings::default(),
+            tls: None,
             authorization_ttl: Duration::from_secs(10),
             trusts_clients: false,
             limits: Limits::default(),

@@ -31,7 +31,7 @@ pub use sasl::{BearerToken, FutureToken, SaslCredentials, SaslError, TokenError,
 pub use secret::Secret;
 pub use security::Security;
 pub use tcp::{TcpSettings, TcpTransport};
-pub use tls::{TlsError, TlsSettings, TlsSettingsBuilder, TlsSettingsError};
+pub use tls::{TlsError, TlsListenerSettings, TlsSettings, TlsSettingsBuilder, TlsSettingsError};
 pub use versions::{ApiVersions, call, call_with};
 
 /// Sends requests to the brokers of one Kafka cluster.

@@ -4,11 +4,15 @@ use anyhow::Result;
 use kachet::demo::broker::NODE_ID;
 use kachet::demo::records::Events;
 use kachet::proxy::Limits;
-use kachet_core::wire::{FetchRequest, TopicRef};
+use kachet_core::wire::{
+    Chunks, FetchRequest, FetchResponse, FetchableTopic, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    TaggedFields, TopicId, TopicRef, WireStr,
+};
 use kafka_protocol::messages::ApiVersionsResponse;
 use kafka_protocol::protocol::Decodable;
 
 use crate::client::{Client, fetch_of, sizes};
+use crate::scripted::{self, Does, Scripted};
 use crate::{TOPIC, append, broker_port, broker_with, proxy_before};
 
 #[tokio::test]
@@ -56,7 +60,7 @@ async fn every_version_reads_what_the_broker_itself_gives() -> Result<()> {
         for offsets in [[(0, 0), (1, 12)], [(1, 39), (0, 20)], [(0, 40), (1, 99)]] {
             let mut request = fetch_of(&offsets);
             if version >= 13 {
-                request.topics[0].topic = TopicRef::Id(kachet_core::wire::TopicId(topic_id));
+                request.topics[0].topic = TopicRef::Id(TopicId(topic_id));
             }
             for _ in 0..2 {
                 let (own, read) = (
@@ -79,9 +83,9 @@ async fn a_session_tells_only_what_is_new() -> Result<()> {
         session_epoch: 0,
         ..fetch_of(&[(0, 10), (1, 10), (2, 10)])
     };
-    let begun = client.fetch(11, &begin).await;
-    let id = begun.session_id;
-    assert_eq!((id != 0, sizes(&begun)), (true, vec![(0, 0), (1, 0), (2, 0)]));
+    let first = client.fetch(11, &begin).await;
+    let id = first.session_id;
+    assert_eq!((id != 0, sizes(&first)), (true, vec![(0, 0), (1, 0), (2, 0)]));
     let next = |epoch, partitions: &[(i32, i64)]| {
         let mut request = fetch_of(partitions);
         request.topics.retain(|topic| !topic.partitions.is_empty());
@@ -147,5 +151,50 @@ async fn what_is_cached_is_read_while_there_is_no_broker() -> Result<()> {
     // What is not cached ends the connection, as a dead broker's would.
     old.send_fetch(11, &fetch_of(&[(0, 1_000)])).await;
     assert!(old.receive().await.is_none());
+    Ok(())
+}
+
+#[tokio::test]
+async fn leaders_that_are_told_of_in_a_fetch_are_told_at_the_proxy() -> Result<()> {
+    let broker = Scripted::start(|asked| {
+        let mut moved = PartitionData::error(0, 6);
+        moved.current_leader = Some(LeaderIdAndEpoch {
+            leader_id: 9,
+            leader_epoch: 4,
+            unknown_tags: TaggedFields::default(),
+        });
+        let response = FetchResponse {
+            topics: vec![FetchableTopic {
+                topic: TopicRef::Id(TopicId([1; 16])),
+                partitions: vec![moved],
+                unknown_tags: TaggedFields::default(),
+            }],
+            node_endpoints: vec![NodeEndpoint {
+                node_id: 9,
+                host: WireStr::from_static("broker-9.internal"),
+                port: 9_092,
+                rack: None,
+                unknown_tags: TaggedFields::default(),
+            }],
+            ..FetchResponse::default()
+        };
+        let mut body = Chunks::new();
+        response.encode(asked.version, &mut body).unwrap();
+        // The header's tagged fields, of which there are none.
+        Does::Answer([&[0][..], &body.into_bytes()].concat().into())
+    })
+    .await;
+    let proxy = proxy_before(&broker.address, 0, Limits::default()).await?;
+    let mut client = Client::to(broker_port(&proxy, scripted::NODE_ID)).await;
+    let mut request = fetch_of(&[(0, 0)]);
+    request.topics[0].topic = TopicRef::Id(TopicId([1; 16]));
+    for version in 16..=18 {
+        let told = client.fetch(version, &request).await;
+        let node = &told.node_endpoints[0];
+        assert_eq!((node.node_id, node.host.as_str()), (9, "127.0.0.1"));
+        assert_eq!(node.port, i32::from(proxy.ports()[&9]));
+        let leader = told.partitions().next().unwrap().1.current_leader.clone();
+        assert_eq!(leader.map(|leader| leader.leader_id), Some(9));
+    }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod limits;
 mod logins;
 mod scripted;
 mod shutdown;
+mod tls;
 
 use core::time::Duration;
 
