@@ -13,7 +13,7 @@ use kachet::core::cache::RestoreError;
 use kachet::core::storage::Storage;
 use kachet::core::time::MaxStaleness;
 use kachet::mount::{MountError, MountPoint};
-use kachet::proxy::{Limits, Proxy, ProxyError, ProxySettings};
+use kachet::proxy::{Admin, Limits, Monitor, Proxy, ProxyError, ProxySettings, Watched};
 use kachet::transport::{BrokerAddress, TcpSettings, TcpTransport, TlsListenerSettings};
 use tracing::{info, warn};
 
@@ -60,6 +60,9 @@ pub(crate) struct ProxyArguments {
     /// Give cached data to every client, whatever the cluster's ACLs say
     #[arg(long)]
     trust_clients: bool,
+    /// Where /metrics (for Prometheus), /health and /ready are served by HTTP; an address that only those who watch reach
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin: Option<SocketAddr>,
     /// How many connections of clients there may be
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     max_connections: usize,
@@ -95,6 +98,8 @@ SIGTERM and SIGINT end the proxy once what is under way is answered and the cach
 pub(crate) enum ServeFailure {
     /// `--listen` cannot be used.
     Listen { given: String, reason: String },
+    /// `--admin` cannot be listened on.
+    Admin { address: SocketAddr, error: io::Error },
     /// The library's.
     Proxy(ProxyError),
     /// The folder cannot be used.
@@ -124,6 +129,7 @@ impl fmt::Display for ServeFailure {
                     "--listen {given}: {reason}; write HOST:PORT, such as 0.0.0.0:19092"
                 )
             }
+            Self::Admin { address, error } => write!(f, "--admin: cannot listen on {address}: {error}"),
             Self::Proxy(error) => error.fmt(f),
             Self::Mount(error) => error.fmt(f),
             Self::Restore(error) => write!(f, "what the cache kept cannot be read: {error}"),
@@ -146,10 +152,12 @@ pub(crate) async fn run(arguments: ProxyArguments) -> Result<(), Failure> {
         .max_staleness(arguments.max_staleness)
         .compacted_max_staleness(arguments.compacted_max_staleness);
     let Some(folder) = &arguments.mount else {
-        return serve(settings, cache.build()).await.map_err(Failure::Serve);
+        return serve(settings, cache.build(), arguments.admin)
+            .await
+            .map_err(Failure::Serve);
     };
     let mount = MountPoint::open(folder).map_err(|error| Failure::Serve(ServeFailure::Mount(error)))?;
-    serve_mounted(settings, cache.mount(mount))
+    serve_mounted(settings, cache.mount(mount), arguments.admin)
         .await
         .map_err(Failure::Serve)
 }
@@ -157,21 +165,27 @@ pub(crate) async fn run(arguments: ProxyArguments) -> Result<(), Failure> {
 async fn serve_mounted(
     settings: ProxySettings,
     cache: CacheBuilder<TcpTransport, MountPoint>,
+    admin: Option<SocketAddr>,
 ) -> Result<(), ServeFailure> {
     let (cache, restored) = cache.restore().await.map_err(ServeFailure::Restore)?;
     info!(batches = restored.batches, "the cache is restored");
-    serve(settings, cache).await
+    serve(settings, cache, admin).await
 }
 
 async fn serve<S: Storage + 'static>(
     settings: ProxySettings,
     cache: Cache<TcpTransport, S>,
+    admin: Option<SocketAddr>,
 ) -> Result<(), ServeFailure> {
     // Before anything listens, so that no signal is missed.
     let asked_to_end = signals().map_err(ServeFailure::Signals)?;
     let proxy = Proxy::start(settings, cache.clone())
         .await
         .map_err(ServeFailure::Proxy)?;
+    let _admin = match admin {
+        Some(address) => Some(watch(&proxy, address).await?),
+        None => None,
+    };
     announce(&proxy);
     asked_to_end.await;
     info!("ending");
@@ -181,6 +195,29 @@ async fn serve<S: Storage + 'static>(
         warn!(left_bytes, "not all of the cache could be written out");
     }
     Ok(())
+}
+
+/// The proxy and its cache, as they are watched.
+struct Both<S: Storage>(Monitor<Cache<TcpTransport, S>>, Cache<TcpTransport, S>);
+
+impl<S: Storage + 'static> Watched for Both<S> {
+    fn metrics(&self) -> String {
+        self.0.metrics(&self.1.statistics())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.is_ready()
+    }
+}
+
+async fn watch<S: Storage + 'static>(
+    proxy: &Proxy<Cache<TcpTransport, S>>,
+    address: SocketAddr,
+) -> Result<Admin, ServeFailure> {
+    let admin = Admin::start(address, Both(proxy.monitor(), proxy.cache().clone())).await;
+    let admin = admin.map_err(|error| ServeFailure::Admin { address, error })?;
+    info!(address = %admin.address(), "metrics, health and readiness");
+    Ok(admin)
 }
 
 /// Waits for SIGTERM or SIGINT, those that came since this was called included.

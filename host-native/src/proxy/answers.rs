@@ -60,6 +60,7 @@ impl<'c, 's, T: Transport, W: AsyncWrite + Unpin + Send> Answers<'c, 's, T, W> {
                 Expected::Forwarded(head) => self.forwarded(head).await?,
                 Expected::Ready(response) => self.write(&[response]).await?,
                 Expected::Fetch(turn) => {
+                    self.conversation.shared.figures.one_fetch(turn.way);
                     let response = match self.answer_upstream(&turn).await? {
                         Some(frame) => turn.read(self.conversation, &frame)?,
                         None => turn.ask(self.conversation).await?,
@@ -190,6 +191,7 @@ impl<'c, 's, T: Transport, W: AsyncWrite + Unpin + Send> Answers<'c, 's, T, W> {
         start.put_u32(u32::try_from(size_bytes).unwrap_or(u32::MAX));
         start.put_i32(head.correlation_id);
         let mut slices = [start.freeze()];
+        self.conversation.shared.figures.sent(size_bytes);
         let mut left = size_bytes - CORRELATION_ID_BYTES;
         loop {
             write_slices(&mut self.writer, &slices, limits.idle_timeout)
@@ -236,6 +238,7 @@ impl<'c, 's, T: Transport, W: AsyncWrite + Unpin + Send> Answers<'c, 's, T, W> {
         let patience = self.conversation.shared.settings.limits.idle_timeout;
         let size_bytes: usize = response.iter().map(Bytes::len).sum();
         let size = i32::try_from(size_bytes).map_err(|_| End::Disorder)?;
+        self.conversation.shared.figures.sent(size_bytes);
         let mut slices = Vec::with_capacity(1 + response.len());
         slices.push(Bytes::copy_from_slice(&size.to_be_bytes()));
         slices.extend(response.iter().cloned());

@@ -52,6 +52,7 @@ async fn accept<T: Transport>(shared: Arc<Shared<T>>, opened: Opened) {
                         shared.ends.note(peer, &End::TooMany);
                         continue;
                     };
+                    shared.figures.one_accepted();
                     let shared = Arc::clone(&shared);
                     connections.spawn(async move {
                         serve(&shared, opened.home, stream, peer).await;

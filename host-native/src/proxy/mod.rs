@@ -30,12 +30,14 @@
 //! first fetch, and one in each such time, goes there. What the broker denies is denied. Where the proxy shows
 //! a certificate of its own to brokers, they see all clients as it, and who may connect to it may read what it may.
 
+mod admin;
 mod answers;
 mod apis;
 mod brokers;
 mod conversation;
 mod fetch;
 mod fetch_session;
+mod figures;
 mod limits;
 mod listener;
 mod offline;
@@ -56,8 +58,11 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+pub use self::admin::{Admin, Watched};
 pub use self::brokers::BrokersError;
 use self::brokers::{Brokers, Home, Opened, listen};
+use self::figures::Figures;
+pub use self::figures::Monitor;
 use self::limits::Ends;
 pub use self::limits::Limits;
 use crate::cluster::describe;
@@ -137,6 +142,7 @@ struct Shared<T> {
     requests_room: Arc<Semaphore>,
     answers_room: Arc<Semaphore>,
     ends: Ends,
+    figures: Figures,
     /// The last `ApiVersions` responses by version, without correlation ids.
     versions: Mutex<BTreeMap<i16, Bytes>>,
     stop: watch::Receiver<bool>,
@@ -148,6 +154,11 @@ impl<T> Shared<T> {
         let mut stop = self.stop.clone();
         // Fails where the proxy has been dropped.
         let _dropped = stop.wait_for(|stops| *stops).await.is_err();
+    }
+
+    fn connections(&self) -> usize {
+        let limit = self.settings.limits.connections.min(Semaphore::MAX_PERMITS);
+        limit.saturating_sub(self.connections.available_permits())
     }
 
     /// Takes in a response to `ApiVersions` as clients are given it.
@@ -210,6 +221,7 @@ impl<T: Transport> Proxy<T> {
             requests_room: room(),
             answers_room: room(),
             ends: Ends::default(),
+            figures: Figures::default(),
             versions: Mutex::default(),
             stop: stopped,
             settings,
@@ -287,6 +299,10 @@ impl Brokers {
         }
         Err(failure)
     }
+}
+
+fn count(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 // Nothing panics while it holds one of these locks; if something did, what they guard would still be whole.

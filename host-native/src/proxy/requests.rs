@@ -65,6 +65,7 @@ impl<'c, 's, T: Transport, R: AsyncBufRead + Unpin + Send> Requests<'c, 's, T, R
             }
             is_first = false;
             let begun = self.begin().await?;
+            self.conversation.shared.figures.one_request(begun.head.api_key);
             match begun.head.api_key {
                 key::FETCH => self.fetch(begun).await?,
                 key::API_VERSIONS => self.api_versions(begun).await?,

@@ -27,6 +27,7 @@ use kachet_core::wire::{FETCH_API_KEY, FetchRequest, FetchResponse, TopicRef};
 
 use crate::cluster::Topology;
 pub use error::TransportError;
+pub(crate) use frame::api_name;
 pub use sasl::{BearerToken, FutureToken, SaslCredentials, SaslError, TokenError, TokenFile, TokenProvider};
 pub use secret::Secret;
 pub use security::Security;

@@ -1,6 +1,7 @@
 //! The proxy between clients on sockets and brokers that do as a test wants.
 #![cfg(feature = "embedded-broker")]
 
+mod admin;
 mod client;
 mod fetches;
 mod forwarding;
