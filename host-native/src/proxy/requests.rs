@@ -22,6 +22,10 @@ use crate::transport::raw::{RawWriter, open_raw};
 /// Of brokers that could be any, this many are tried.
 const ADDRESSES_TRIED: usize = 8;
 
+/// A fetch on the client's own connection is of so many bytes at most, because all of it is held while it comes in and
+/// none of it is cached.
+const OWN_FETCH_BYTES: i32 = 1 << 20;
+
 /// Reads requests and sees where they go.
 pub(super) struct Requests<'c, 's, T, R> {
     conversation: &'c Conversation<'s, T>,
@@ -305,23 +309,29 @@ impl<'c, 's, T: Transport, R: AsyncBufRead + Unpin + Send> Requests<'c, 's, T, R
         if may_be_cached {
             return self.enqueue(Expected::Fetch(turn)).await;
         }
+        turn.way = Way::Upstream;
+        // It is asked whether the client may read; what it reads next comes by the cache.
+        turn.request.max_bytes = turn.request.max_bytes.min(OWN_FETCH_BYTES);
+        self.fetch_upstream(turn, &header).await
+    }
+
+    /// Sends a Fetch to the broker on the client's own connection.
+    async fn fetch_upstream(&mut self, turn: Box<FetchTurn>, header: &[u8]) -> Result<(), End> {
         let mut body = Chunks::new();
         turn.request
-            .encode(head.version, &mut body)
+            .encode(turn.head.version, &mut body)
             .map_err(End::FetchResponse)?;
-        turn.way = Way::Upstream;
         self.connect().await?;
         self.enqueue(Expected::Fetch(turn)).await?;
         let body = body.into_bytes();
         let mut frame = BytesMut::with_capacity(4 + header.len() + body.len());
         frame.put_u32(u32::try_from(header.len() + body.len()).unwrap_or(u32::MAX));
-        frame.put_slice(&header);
+        frame.put_slice(header);
         frame.put_slice(&body);
         let upstream = self.upstream.as_ref().ok_or_else(hung_up)?;
-        upstream
-            .write_all(&frame, limits.idle_timeout)
-            .await
-            .map_err(End::Upstream)
+        let patience = self.conversation.shared.settings.limits.idle_timeout;
+        let written = upstream.write_all(&frame, patience).await;
+        written.map_err(End::Upstream)
     }
 
     /// Sees that there is a connection to the broker. One that was closed while nothing was due has a successor, unless
