@@ -66,7 +66,7 @@ impl<'s, T: Transport> Conversation<'s, T> {
             shared,
             home,
             host,
-            sessions: Mutex::default(),
+            sessions: Mutex::new(FetchSessions::new(&shared.sessions_room)),
             trust: Mutex::new(Trust::new(is_authenticated)),
             is_stateful: AtomicBool::new(false),
             upstream_is_open: AtomicBool::new(false),

@@ -4,11 +4,13 @@
 //! session at any time, and a session that is gone is answered error 70, upon which clients begin a new one.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use kachet_core::wire::{
     FETCH_VERSION_TOPIC_IDS, FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData,
     TaggedFields, TopicRef,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A session of more partitions is not kept: each fetch of such a client names them all.
 pub(super) const PARTITIONS_LIMIT: usize = 20_000;
@@ -22,9 +24,11 @@ const INITIAL_EPOCH: i32 = 0;
 const FINAL_EPOCH: i32 = -1;
 
 /// The session of a connection, if it has one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct FetchSessions {
     current: Option<Session>,
+    /// Partitions that the sessions of all connections may have more.
+    room: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -37,6 +41,8 @@ struct Session {
     partitions: BTreeMap<u64, Partition>,
     places: HashMap<(TopicRef, i32), u64>,
     next_place: u64,
+    /// As many as there are partitions, or were.
+    room: OwnedSemaphorePermit,
 }
 
 #[derive(Debug)]
@@ -60,6 +66,14 @@ pub(super) enum Answering {
 }
 
 impl FetchSessions {
+    /// None yet.
+    pub(super) fn new(room: &Arc<Semaphore>) -> Self {
+        Self {
+            current: None,
+            room: Arc::clone(room),
+        }
+    }
+
     /// Makes a fetch one that stands for itself. Fails with the error that the whole fetch is answered.
     pub(super) fn resolve(
         &mut self,
@@ -75,7 +89,8 @@ impl FetchSessions {
             if epoch == FINAL_EPOCH {
                 return Ok((request, Answering::Sessionless));
             }
-            self.current = Session::begin(version, &request);
+            self.current = None;
+            self.current = Session::begin(version, &request, &self.room);
             let begun = self.current.as_ref();
             let answering = begun.map_or(Answering::Sessionless, |session| Answering::Full(session.id));
             return Ok((request, answering));
@@ -103,8 +118,7 @@ impl FetchSessions {
         }
         session.epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
         request.topics = session.topics();
-        let is_over = session.partitions.is_empty() || session.partitions.len() > PARTITIONS_LIMIT;
-        if is_over {
+        if session.partitions.is_empty() || !session.has_room(&self.room) {
             self.current = None;
             return Ok((request, Answering::Sessionless));
         }
@@ -138,7 +152,14 @@ impl FetchSessions {
 
 impl Session {
     /// `None` where there is nothing to keep, or too much.
-    fn begin(version: i16, request: &FetchRequest) -> Option<Self> {
+    fn begin(version: i16, request: &FetchRequest, room: &Arc<Semaphore>) -> Option<Self> {
+        let count: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+        if count == 0 || count > PARTITIONS_LIMIT {
+            return None;
+        }
+        let held = Arc::clone(room)
+            .try_acquire_many_owned(u32::try_from(count).ok()?)
+            .ok()?;
         let mut session = Self {
             // Any but 0. It is good on this connection only, so it need not be hard to guess.
             id: fastrand::i32(1..),
@@ -147,17 +168,27 @@ impl Session {
             partitions: BTreeMap::new(),
             places: HashMap::new(),
             next_place: 0,
+            room: held,
         };
-        let count: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
-        if count == 0 || count > PARTITIONS_LIMIT {
-            return None;
-        }
         for topic in &request.topics {
             for asked in &topic.partitions {
                 session.ask(&topic.topic, asked);
             }
         }
         Some(session)
+    }
+
+    /// Whether there may be as many partitions as there are.
+    fn has_room(&mut self, room: &Arc<Semaphore>) -> bool {
+        let count = self.partitions.len();
+        let more = u32::try_from(count.saturating_sub(self.room.num_permits())).unwrap_or(u32::MAX);
+        if count <= PARTITIONS_LIMIT && more > 0 {
+            match Arc::clone(room).try_acquire_many_owned(more) {
+                Ok(permits) => self.room.merge(permits),
+                Err(_) => return false,
+            }
+        }
+        count <= PARTITIONS_LIMIT
     }
 
     fn ask(&mut self, topic: &TopicRef, asked: &FetchPartition) {

@@ -28,6 +28,9 @@ pub struct Limits {
     pub buffered_bytes: usize,
     /// How many bytes of records one fetch gives at most, beyond its first batch; Kafka's `fetch.max.bytes`.
     pub fetch_size_bytes: i32,
+    /// Partitions that all fetch sessions may have together, some 200 bytes each; a client beyond it names all of its
+    /// partitions in each fetch.
+    pub session_partitions: usize,
     /// Within what time the first request has to come, and every request that has begun has to go on.
     pub request_timeout: Duration,
     /// For how long a client may say nothing, or take nothing of its answers; Kafka's `connections.max.idle.ms`.
@@ -47,6 +50,7 @@ impl Default for Limits {
             response_size_bytes: 128 << 20,
             buffered_bytes: 512 << 20,
             fetch_size_bytes: 55 << 20,
+            session_partitions: 1_000_000,
             request_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(10),
             answer_timeout: Duration::from_hours(1),

@@ -141,6 +141,8 @@ struct Shared<T> {
     /// KiB of requests and of answers that are held whole. Two, because one may wait for the other.
     requests_room: Arc<Semaphore>,
     answers_room: Arc<Semaphore>,
+    /// Partitions in fetch sessions.
+    sessions_room: Arc<Semaphore>,
     ends: Ends,
     figures: Figures,
     /// The last `ApiVersions` responses by version, without correlation ids.
@@ -220,6 +222,9 @@ impl<T: Transport> Proxy<T> {
             connections: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
             requests_room: room(),
             answers_room: room(),
+            sessions_room: Arc::new(Semaphore::new(
+                limits.session_partitions.min(Semaphore::MAX_PERMITS),
+            )),
             ends: Ends::default(),
             figures: Figures::default(),
             versions: Mutex::default(),

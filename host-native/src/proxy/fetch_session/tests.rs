@@ -62,7 +62,7 @@ fn told(response: &FetchResponse) -> Vec<i32> {
 
 /// A session of the partitions 0, 1 and 2, of which the client was told high watermark 5, and its id.
 fn begun() -> (FetchSessions, i32) {
-    let mut sessions = FetchSessions::default();
+    let mut sessions = FetchSessions::new(&Arc::new(Semaphore::new(2 * PARTITIONS_LIMIT)));
     let (_, answering) = sessions
         .resolve(11, request(0, 0, &[(0, 0), (1, 0), (2, 0)]))
         .unwrap();
@@ -144,7 +144,7 @@ fn wrong_ids_and_epochs_are_the_errors_of_a_broker() {
 
 #[test]
 fn forgetting_the_last_partition_closes_the_session() {
-    let mut sessions = FetchSessions::default();
+    let mut sessions = FetchSessions::new(&Arc::new(Semaphore::new(2 * PARTITIONS_LIMIT)));
     let by_id = TopicRef::Id(TopicId([7; 16]));
     let mut first = request(0, 0, &[(0, 0)]);
     first.topics[0].topic = by_id.clone();
@@ -177,4 +177,32 @@ fn a_new_session_takes_the_place_of_the_old_and_too_large_ones_are_none() {
         (many.len(), Answering::Sessionless)
     );
     assert!(sessions.resolve(11, request(0, 0, &[])).unwrap().1 == Answering::Sessionless);
+}
+
+#[test]
+fn all_sessions_together_have_no_more_partitions_than_there_is_room_for() {
+    let room = Arc::new(Semaphore::new(5));
+    let mut one = FetchSessions::new(&room);
+    let mut other = FetchSessions::new(&room);
+    let Ok((_, Answering::Full(id))) = one.resolve(11, request(0, 0, &[(0, 0), (1, 0), (2, 0)])) else {
+        panic!("no session")
+    };
+    let too_many = request(0, 0, &[(0, 0), (1, 0), (2, 0)]);
+    assert_eq!(
+        other.resolve(11, too_many.clone()).unwrap().1,
+        Answering::Sessionless
+    );
+    // One more fits, and three more do not: all are fetched, and the session is over.
+    assert_eq!(
+        one.resolve(11, request(id, 1, &[(3, 0)])).unwrap().1,
+        Answering::Incremental(id)
+    );
+    let (whole, answering) = one.resolve(11, request(id, 2, &[(4, 0), (5, 0)])).unwrap();
+    assert_eq!((asked(&whole).len(), answering), (6, Answering::Sessionless));
+    assert!(matches!(
+        other.resolve(11, too_many).unwrap().1,
+        Answering::Full(_)
+    ));
+    drop((one, other));
+    assert_eq!(room.available_permits(), 5);
 }
