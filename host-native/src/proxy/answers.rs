@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::apis::{self, key};
-use super::conversation::{Conversation, Expected, hung_up, room};
+use super::conversation::{Conversation, Expected, SMALL_BYTES, hung_up, room};
 use super::fetch::FetchTurn;
 use super::limits::End;
 use super::lock;
@@ -143,7 +143,7 @@ impl<'c, 's, T: Transport, W: AsyncWrite + Unpin + Send> Answers<'c, 's, T, W> {
         let twice = size_bytes.saturating_mul(2);
         let _memory = room(
             &shared.answers_room,
-            limits.buffered_bytes / 2,
+            limits.third_bytes(),
             twice,
             limits.request_timeout,
         )
@@ -225,7 +225,7 @@ impl<'c, 's, T: Transport, W: AsyncWrite + Unpin + Send> Answers<'c, 's, T, W> {
         }
         let _memory = room(
             &shared.answers_room,
-            limits.buffered_bytes / 2,
+            limits.third_bytes(),
             size_bytes,
             limits.request_timeout,
         )
@@ -233,12 +233,20 @@ impl<'c, 's, T: Transport, W: AsyncWrite + Unpin + Send> Answers<'c, 's, T, W> {
         self.whole(turn.head, size_bytes).await.map(Some)
     }
 
-    /// Writes one response, without its size so far.
+    /// Writes one response, without its size so far. Clients that take nothing are waited for as long as there is room.
     async fn write(&mut self, response: &[Bytes]) -> Result<(), End> {
-        let patience = self.conversation.shared.settings.limits.idle_timeout;
+        let shared = self.conversation.shared;
+        let limits = &shared.settings.limits;
         let size_bytes: usize = response.iter().map(Bytes::len).sum();
         let size = i32::try_from(size_bytes).map_err(|_| End::Disorder)?;
-        self.conversation.shared.figures.sent(size_bytes);
+        let kibibytes = u32::try_from(size_bytes / 1024).unwrap_or(u32::MAX);
+        let place = shared.sending_room.try_acquire_many(kibibytes);
+        let patience = if place.is_ok() || size_bytes <= SMALL_BYTES {
+            limits.idle_timeout
+        } else {
+            limits.request_timeout
+        };
+        shared.figures.sent(size_bytes);
         let mut slices = Vec::with_capacity(1 + response.len());
         slices.push(Bytes::copy_from_slice(&size.to_be_bytes()));
         slices.extend(response.iter().cloned());

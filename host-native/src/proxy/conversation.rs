@@ -28,7 +28,7 @@ use crate::transport::raw::RawReader;
 use crate::transport::{BrokerAddress, Transport};
 
 /// Frames up to this size need no room among those that are held whole.
-const SMALL_BYTES: usize = 64 << 10;
+pub(super) const SMALL_BYTES: usize = 64 << 10;
 /// One read from a client takes in this much.
 const CLIENT_BUFFER_BYTES: usize = 8 << 10;
 

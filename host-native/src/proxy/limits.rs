@@ -23,8 +23,9 @@ pub struct Limits {
     pub request_size_bytes: usize,
     /// The largest response that has to be held whole, in bytes.
     pub response_size_bytes: usize,
-    /// What all requests and responses that have to be held whole may take together, in bytes. Those that need none
-    /// of it, such as the data of producers, flow through.
+    /// What all requests and responses that are held whole may take together, in bytes: a third each for requests, for
+    /// answers as they come in, and for answers as they go out. What needs none of it, such as the data of producers,
+    /// flows through. Beyond the last third, clients have to take their answers within [`Self::request_timeout`].
     pub buffered_bytes: usize,
     /// How many bytes of records one fetch gives at most, beyond its first batch; Kafka's `fetch.max.bytes`.
     pub fetch_size_bytes: i32,
@@ -56,6 +57,13 @@ impl Default for Limits {
             answer_timeout: Duration::from_hours(1),
             shutdown_grace: Duration::from_secs(10),
         }
+    }
+}
+
+impl Limits {
+    /// Of [`Self::buffered_bytes`] each of the three.
+    pub(super) fn third_bytes(&self) -> usize {
+        self.buffered_bytes / 3
     }
 }
 

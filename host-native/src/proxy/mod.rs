@@ -138,9 +138,10 @@ struct Shared<T> {
     brokers: Brokers,
     cache: T,
     connections: Arc<Semaphore>,
-    /// KiB of requests and of answers that are held whole. Two, because one may wait for the other.
+    /// KiB of requests, of answers that come in and of answers that go out. Three, because one may wait for the other.
     requests_room: Arc<Semaphore>,
     answers_room: Arc<Semaphore>,
+    sending_room: Arc<Semaphore>,
     /// Partitions in fetch sessions.
     sessions_room: Arc<Semaphore>,
     ends: Ends,
@@ -211,9 +212,7 @@ impl<T: Transport> Proxy<T> {
         let limits = settings.limits;
         let room = || {
             Arc::new(Semaphore::new(
-                (limits.buffered_bytes / 2)
-                    .div_ceil(1024)
-                    .min(Semaphore::MAX_PERMITS),
+                (limits.third_bytes()).div_ceil(1024).min(Semaphore::MAX_PERMITS),
             ))
         };
         let shared = Arc::new(Shared {
@@ -222,6 +221,7 @@ impl<T: Transport> Proxy<T> {
             connections: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
             requests_room: room(),
             answers_room: room(),
+            sending_room: room(),
             sessions_room: Arc::new(Semaphore::new(
                 limits.session_partitions.min(Semaphore::MAX_PERMITS),
             )),

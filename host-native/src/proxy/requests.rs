@@ -270,7 +270,7 @@ impl<'c, 's, T: Transport, R: AsyncBufRead + Unpin + Send> Requests<'c, 's, T, R
         let size_bytes = begun.size_bytes.saturating_mul(4);
         let memory = room(
             &shared.requests_room,
-            limits.buffered_bytes / 2,
+            limits.third_bytes(),
             size_bytes,
             limits.request_timeout,
         )

@@ -122,6 +122,32 @@ async fn who_says_nothing_or_takes_nothing_for_too_long_is_let_go() -> Result<()
 }
 
 #[tokio::test]
+async fn answers_that_nobody_takes_are_held_only_as_long_as_there_is_room() -> Result<()> {
+    let broker = broker_with(1, 2_000).await?;
+    for (buffered_bytes, deadline) in [(1_000, 20 * SHORT), (1 << 30, 4 * SHORT)] {
+        let limits = Limits {
+            request_timeout: SHORT,
+            buffered_bytes,
+            ..Limits::default()
+        };
+        let proxy = proxy_before(broker.address(), 64 << 20, limits).await?;
+        let mut deaf = Client::to(broker_port(&proxy, EMBEDDED_ID)).await;
+        let mut all = fetch_of(&[(0, 0)]);
+        all.topics[0].partitions[0].partition_max_bytes = 50 << 20;
+        for _ in 0..20 {
+            deaf.send_fetch(11, &all).await;
+        }
+        let started = Instant::now();
+        while ends(&proxy, "idle") == 0 && started.elapsed() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let expected = u64::from(buffered_bytes == 1_000);
+        assert_eq!(ends(&proxy, "idle"), expected, "{buffered_bytes}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn no_more_is_read_from_a_client_than_may_be_under_way() -> Result<()> {
     let broker = Scripted::start(|asked| match asked.api_key {
         OFFSET_COMMIT => Does::Nothing,
