@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::apis::{self, key};
+use super::brokers::Home;
 use super::conversation::{Conversation, Expected, Heard, hung_up, room};
 use super::fetch::{self, FetchTurn, Way};
 use super::limits::End;
@@ -22,6 +23,8 @@ use crate::transport::raw::{RawWriter, open_raw};
 /// Of brokers that could be any, this many are tried.
 const ADDRESSES_TRIED: usize = 8;
 
+/// For a sign of life of another broker.
+const OTHERS_PATIENCE: core::time::Duration = core::time::Duration::from_secs(2);
 /// A fetch on the client's own connection is of so many bytes at most, because all of it is held while it comes in and
 /// none of it is cached.
 const OWN_FETCH_BYTES: i32 = 1 << 20;
@@ -213,6 +216,9 @@ impl<'c, 's, T: Transport, R: AsyncBufRead + Unpin + Send> Requests<'c, 's, T, R
             Ok(()) => self.forward(begun, true).await,
             // So that what is cached can be asked for while there is no broker.
             Err(end @ (End::Unreachable(_) | End::NoBroker)) => {
+                if !self.tells_what_it_knows().await {
+                    return Err(end);
+                }
                 let known = self.known_versions(head.version).await.ok_or(end)?;
                 self.whole_small(begun).await?;
                 let mut response = BytesMut::with_capacity(4 + known.len());
@@ -222,6 +228,29 @@ impl<'c, 's, T: Transport, R: AsyncBufRead + Unpin + Send> Requests<'c, 's, T, R
             }
             Err(end) => Err(end),
         }
+    }
+
+    /// Whether clients are told what brokers said last: if the cache may tell it however old it is, nobody logs in, and no
+    /// broker of the cluster can be reached. A single broker that is dead has to look dead: clients prefer one that seems
+    /// idle, and would go on asking it where everything is.
+    async fn tells_what_it_knows(&self) -> bool {
+        let shared = self.conversation.shared;
+        if !lock(&self.conversation.trust).trusts(&shared.settings) || shared.cache.topology(&[]).is_none() {
+            return false;
+        }
+        let own = self.conversation.addresses();
+        let others = shared.brokers.upstream(Home::Any);
+        for address in others
+            .iter()
+            .filter(|address| !own.contains(address))
+            .take(ADDRESSES_TRIED)
+        {
+            let opened = timeout(OTHERS_PATIENCE, open_raw(address, &shared.settings.tcp)).await;
+            if matches!(opened, Ok(Ok(_))) {
+                return false;
+            }
+        }
+        true
     }
 
     /// What a broker answered last, or what the cache knows from the last time.
@@ -243,7 +272,7 @@ impl<'c, 's, T: Transport, R: AsyncBufRead + Unpin + Send> Requests<'c, 's, T, R
             Err(end) => return Err(end),
         };
         let (head, shared) = (begun.head, self.conversation.shared);
-        if !lock(&self.conversation.trust).trusts(&shared.settings) {
+        if !self.tells_what_it_knows().await {
             return Err(end);
         }
         let frame = self.whole_small(begun).await?;

@@ -1,9 +1,12 @@
 //! Fetch: by the cache, for many clients, in every version, with sessions.
 
 use anyhow::Result;
+use kachet::cache::Cache;
+use kachet::core::time::MaxStaleness;
 use kachet::demo::broker::NODE_ID;
 use kachet::demo::records::Events;
-use kachet::proxy::Limits;
+use kachet::proxy::{Limits, Proxy};
+use kachet::transport::{TcpSettings, TcpTransport};
 use kachet_core::wire::{
     Chunks, FetchRequest, FetchResponse, FetchableTopic, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
     TaggedFields, TopicId, TopicRef, WireStr,
@@ -13,7 +16,7 @@ use kafka_protocol::protocol::Decodable;
 
 use crate::client::{Client, fetch_of, sizes};
 use crate::scripted::{self, Does, Scripted};
-use crate::{TOPIC, append, broker_port, broker_with, proxy_before};
+use crate::{TOPIC, append, broker_port, broker_with, proxy_before, settings};
 
 #[tokio::test]
 async fn many_clients_cost_one_fetch_upstream() -> Result<()> {
@@ -196,5 +199,40 @@ async fn leaders_that_are_told_of_in_a_fetch_are_told_at_the_proxy() -> Result<(
         let leader = told.partitions().next().unwrap().1.current_leader.clone();
         assert_eq!(leader.map(|leader| leader.leader_id), Some(9));
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dead_broker_looks_dead_as_long_as_another_one_lives() -> Result<()> {
+    let broker = broker_with(1, 1).await?;
+    let other = broker_with(1, 1).await?;
+    let cache = Cache::builder(TcpTransport::new(TcpSettings::default()))
+        .size_limit_bytes(1 << 20)
+        .max_staleness(MaxStaleness::Forever);
+    let mut settings = settings(broker.address(), Limits::default());
+    settings.bootstrap.push(other.address().clone());
+    let proxy = Proxy::start(settings, cache.build()).await?;
+    let address = broker_port(&proxy, NODE_ID);
+    let mut client = Client::to(address).await;
+    assert!(client.api_versions(3).await.is_some());
+    assert!(client.metadata_of(12, TOPIC).await.is_some());
+    broker.stop().await;
+    assert!(Client::to(address).await.api_versions(3).await.is_none());
+    assert!(Client::to(address).await.metadata_of(12, TOPIC).await.is_none());
+    other.stop().await;
+    assert!(Client::to(address).await.api_versions(3).await.is_some());
+    assert!(Client::to(address).await.metadata_of(12, TOPIC).await.is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_any_broker_nothing_is_told_where_what_is_known_may_not_be_old() -> Result<()> {
+    let broker = broker_with(1, 1).await?;
+    let cache = Cache::builder(TcpTransport::new(TcpSettings::default())).size_limit_bytes(1 << 20);
+    let proxy = Proxy::start(settings(broker.address(), Limits::default()), cache.build()).await?;
+    let address = broker_port(&proxy, NODE_ID);
+    assert!(Client::to(address).await.api_versions(3).await.is_some());
+    broker.stop().await;
+    assert!(Client::to(address).await.api_versions(3).await.is_none());
     Ok(())
 }
