@@ -8,6 +8,7 @@ pub mod cluster;
 #[cfg(feature = "embedded-broker")]
 pub mod demo;
 pub mod mount;
+pub mod proxy;
 pub mod transport;
 
 pub use kachet_core as core;

@@ -27,7 +27,14 @@ import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.acl.AccessControlEntry;
+import org.apache.kafka.common.acl.AclBinding;
+import org.apache.kafka.common.acl.AclOperation;
+import org.apache.kafka.common.acl.AclPermissionType;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.resource.PatternType;
+import org.apache.kafka.common.resource.ResourcePattern;
+import org.apache.kafka.common.resource.ResourceType;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
 /**
@@ -46,6 +53,7 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
  * end-transaction commit|abort TXID        ok end-transaction commit TXID       (of one left open)
  * delete-records NAME PARTITION BEFORE     ok delete-records NAME PARTITION LOG_START_OFFSET
  * delete NAME                              ok delete NAME
+ * let-read NAME USER, no-longer-let-read NAME USER   ok let-read NAME USER      (an ACL, for brokers that have an authorizer)
  * start-offsets NAME, end-offsets NAME     ok end-offsets NAME 0=OFFSET 1=OFFSET …
  * </pre>
  *
@@ -111,6 +119,14 @@ public class TopicWriter {
                 need(words, 2, "delete NAME");
                 admin.deleteTopics(List.of(words[1])).all().get();
                 return "delete " + words[1];
+            case "let-read":
+                need(words, 3, "let-read NAME USER");
+                admin.createAcls(List.of(mayRead(words[1], words[2]))).all().get();
+                return String.join(" ", words);
+            case "no-longer-let-read":
+                need(words, 3, "no-longer-let-read NAME USER");
+                admin.deleteAcls(List.of(mayRead(words[1], words[2]).toFilter())).all().get();
+                return String.join(" ", words);
             case "start-offsets": return offsets(words, OffsetSpec.earliest());
             case "end-offsets": return offsets(words, OffsetSpec.latest());
             default: throw new IllegalArgumentException("unknown command");
@@ -193,6 +209,12 @@ public class TopicWriter {
         RecordsToDelete before = RecordsToDelete.beforeOffset(Long.parseLong(words[3]));
         long start = admin.deleteRecords(Map.of(partition, before)).lowWatermarks().get(partition).get().lowWatermark();
         return "delete-records " + words[1] + " " + words[2] + " " + start;
+    }
+
+    private static AclBinding mayRead(String topic, String user) {
+        return new AclBinding(
+            new ResourcePattern(ResourceType.TOPIC, topic, PatternType.LITERAL),
+            new AccessControlEntry("User:" + user, "*", AclOperation.READ, AclPermissionType.ALLOW));
     }
 
     private String offsets(String[] words, OffsetSpec spec) throws Exception {

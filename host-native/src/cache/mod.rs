@@ -13,6 +13,7 @@ use core::time::Duration;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use kachet_core::cache::{Cache as Core, CacheSettings, RestoreError, Restored};
 use kachet_core::statistics::Statistics;
@@ -259,11 +260,8 @@ impl<T: Transport, S: Storage + 'static> Transport for Cache<T, S> {
             other @ Request::Other { .. } => {
                 let (api_key, version) = (other.api_key(), other.version());
                 let response = self.inner.round_trip(broker, other).await?;
-                if let Response::Other(body) = &response
-                    && let Some(topology) = catalogue::overheard(api_key, version, body)
-                {
-                    self.inner.identify(topology.cluster_id.as_ref());
-                    self.inner.catalogue.learn(broker, &topology);
+                if let Response::Other(body) = &response {
+                    self.overhear(broker, api_key, version, body);
                 }
                 Ok(response)
             }
@@ -294,6 +292,13 @@ impl<T: Transport, S: Storage + 'static> Transport for Cache<T, S> {
         known
             .then(|| self.inner.catalogue.topology(broker, topics))
             .flatten()
+    }
+
+    fn overhear(&self, broker: &BrokerAddress, api_key: i16, version: i16, body: &Bytes) {
+        if let Some(topology) = catalogue::overheard(api_key, version, body) {
+            self.inner.identify(topology.cluster_id.as_ref());
+            self.inner.catalogue.learn(broker, &topology);
+        }
     }
 
     fn answer_timeout(&self) -> Duration {

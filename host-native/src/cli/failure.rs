@@ -13,6 +13,8 @@ use kachet::mount::MountError;
 use kachet::transport::TlsSettingsError;
 use tracing_subscriber::filter::ParseError;
 
+use super::proxy::ServeFailure;
+
 /// Why the command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -48,6 +50,8 @@ pub(crate) enum Failure {
     Input(io::Error),
     /// Standard output cannot be written.
     Output(io::Error),
+    /// The proxy did not start.
+    Serve(ServeFailure),
     /// The demo's own broker did not start.
     EmbeddedBroker(io::Error),
     /// The demo's topic could not be written.
@@ -65,6 +69,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         use ClientError as E;
         ExitCode::from(match self {
+            Self::Serve(failure) => failure.exit_code(),
             Self::LogFilter { .. }
             | Self::Usage(_)
             | Self::Tls(_)
@@ -107,6 +112,7 @@ impl fmt::Display for Failure {
             Self::Interrupted => f.write_str("interrupted"),
             Self::Task(error) => write!(f, "a task did not come to its end: {error}"),
             Self::Input(error) => write!(f, "cannot read from standard input: {error}"),
+            Self::Serve(failure) => write!(f, "{failure}"),
             Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
             Self::EmbeddedBroker(error) => {
                 write!(

@@ -6,6 +6,7 @@ mod fetch;
 mod mount;
 mod open_files;
 mod output;
+mod proxy;
 mod security;
 mod signals;
 mod target;
@@ -44,6 +45,8 @@ enum Command {
     Fetch(Box<fetch::FetchArguments>),
     /// Look at a folder in which a cache keeps its batches, verify or empty it; needs no broker
     Mount(mount::MountArguments),
+    /// Serve any Kafka client through the cache
+    Proxy(Box<proxy::ProxyArguments>),
     /// Show what the cache does for random reads; needs no broker
     Demo(demo::DemoArguments),
 }
@@ -70,6 +73,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         match arguments.command {
             Command::Fetch(arguments) => fetch::run(*arguments).await,
             Command::Mount(arguments) => mount::run(arguments).await,
+            Command::Proxy(arguments) => proxy::run(*arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
         }
     });

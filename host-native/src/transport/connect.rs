@@ -22,6 +22,31 @@ pub(super) async fn open(
     broker: &BrokerAddress,
     settings: &TcpSettings,
 ) -> Result<Connection, TransportError> {
+    let stream = open_stream(broker, settings).await?;
+    let Stream::Tls(tls) = &stream else {
+        return Connection::open(stream, broker, settings).await;
+    };
+    let peer = tls.peer.clone();
+    let opened = Connection::open(stream, broker, settings).await;
+    opened.map_err(|error| match error {
+        // Of TLS 1.3, a client learns of the verdict on its certificate only now, and a hang-up may have overtaken it.
+        TransportError::ClosedAtStart { broker } => match peer.client_certificate() {
+            ClientCertificate::Missing => tls_failed(&broker, TlsError::ClientCertificateRequired),
+            ClientCertificate::Given => {
+                let reason = "it closed the connection".to_owned();
+                tls_failed(&broker, TlsError::ClientCertificateRefused { reason })
+            }
+            ClientCertificate::NotAsked => TransportError::Closed { broker },
+        },
+        error => error,
+    })
+}
+
+/// Opens a connection on which nothing has been said yet: TCP and TLS within the connect timeout.
+pub(super) async fn open_stream(
+    broker: &BrokerAddress,
+    settings: &TcpSettings,
+) -> Result<Stream, TransportError> {
     let timeout = settings.connect_timeout;
     let deadline = Instant::now() + timeout.min(Duration::from_hours(1));
     let tcp = connect(broker, timeout, deadline).await?;
@@ -29,29 +54,20 @@ pub(super) async fn open(
     // option still works.
     let _slower = tcp.set_nodelay(true);
     let Some(tls) = &settings.security.tls else {
-        return Connection::open(Stream::Plain(tcp), broker, settings).await;
-    };
-    let failed = |source| TransportError::Tls {
-        broker: broker.clone(),
-        source,
+        return Ok(Stream::Plain(tcp));
     };
     let stream = timeout_at(deadline, shake_hands(tcp, &broker.host, tls))
         .await
         .unwrap_or(Err(TlsError::Timeout { timeout }))
-        .map_err(failed)?;
-    let peer = stream.peer.clone();
-    let opened = Connection::open(Stream::Tls(Box::new(stream)), broker, settings).await;
-    opened.map_err(|error| match error {
-        // Of TLS 1.3, a client learns of the verdict on its certificate only now, and a hang-up may have overtaken it.
-        TransportError::ClosedAtStart { broker } => match peer.client_certificate() {
-            ClientCertificate::Missing => failed(TlsError::ClientCertificateRequired),
-            ClientCertificate::Given => failed(TlsError::ClientCertificateRefused {
-                reason: "it closed the connection".to_owned(),
-            }),
-            ClientCertificate::NotAsked => TransportError::Closed { broker },
-        },
-        error => error,
-    })
+        .map_err(|source| tls_failed(broker, source))?;
+    Ok(Stream::Tls(Box::new(stream)))
+}
+
+fn tls_failed(broker: &BrokerAddress, source: TlsError) -> TransportError {
+    TransportError::Tls {
+        broker: broker.clone(),
+        source,
+    }
 }
 
 async fn connect(

@@ -40,7 +40,7 @@ static API_NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
 });
 
 /// Kafka's name of an API.
-pub(super) fn api_name(api_key: i16) -> &'static str {
+pub(crate) fn api_name(api_key: i16) -> &'static str {
     usize::try_from(api_key)
         .ok()
         .and_then(|key| API_NAMES.get(key))

@@ -6,6 +6,7 @@ mod connect;
 mod connection;
 mod error;
 mod frame;
+pub(crate) mod raw;
 mod sasl;
 mod secret;
 mod security;
@@ -26,11 +27,12 @@ use kachet_core::wire::{FETCH_API_KEY, FetchRequest, FetchResponse, TopicRef};
 
 use crate::cluster::Topology;
 pub use error::TransportError;
+pub(crate) use frame::api_name;
 pub use sasl::{BearerToken, FutureToken, SaslCredentials, SaslError, TokenError, TokenFile, TokenProvider};
 pub use secret::Secret;
 pub use security::Security;
 pub use tcp::{TcpSettings, TcpTransport};
-pub use tls::{TlsError, TlsSettings, TlsSettingsBuilder, TlsSettingsError};
+pub use tls::{TlsError, TlsListenerSettings, TlsSettings, TlsSettingsBuilder, TlsSettingsError};
 pub use versions::{ApiVersions, call, call_with};
 
 /// Sends requests to the brokers of one Kafka cluster.
@@ -54,6 +56,12 @@ pub trait Transport: Send + Sync + 'static {
     fn topology(&self, broker: &BrokerAddress, topics: &[TopicRef]) -> Option<Topology> {
         let _ = (broker, topics);
         None
+    }
+
+    /// Takes in what a broker has answered to somebody else (its body, without the header), for what it says of the
+    /// cluster. No transport but a cache has a use for it.
+    fn overhear(&self, broker: &BrokerAddress, api_key: i16, version: i16, body: &Bytes) {
+        let _ = (broker, api_key, version, body);
     }
 
     /// Within what time an answer or a failure comes as a rule, on top of what the broker itself may wait; one minute
@@ -83,6 +91,10 @@ impl<T: Transport> Transport for Arc<T> {
 
     fn topology(&self, broker: &BrokerAddress, topics: &[TopicRef]) -> Option<Topology> {
         T::topology(self, broker, topics)
+    }
+
+    fn overhear(&self, broker: &BrokerAddress, api_key: i16, version: i16, body: &Bytes) {
+        T::overhear(self, broker, api_key, version, body);
     }
 
     fn answer_timeout(&self) -> Duration {

@@ -7,6 +7,7 @@ mod kafka;
 mod mount_points;
 mod mounted_kafka;
 mod mounts;
+mod proxy;
 mod security;
 
 use core::time::Duration;

@@ -6,6 +6,7 @@
 
 mod error;
 mod handshake;
+mod server;
 
 use core::fmt;
 use std::fs::File;
@@ -24,6 +25,7 @@ use zeroize::Zeroizing;
 pub(super) use error::ClientCertificate;
 pub use error::{TlsError, TlsSettingsError};
 pub(super) use handshake::{AtOnce, TlsPeer, TlsStream, shake_hands};
+pub use server::TlsListenerSettings;
 
 /// Files of certificates and keys are smaller; the bundle of all public authorities has a quarter of a mebibyte.
 const FILE_LIMIT_BYTES: u64 = 8 << 20;

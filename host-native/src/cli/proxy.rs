@@ -1,0 +1,308 @@
+//! `kachet proxy`: the cache between any Kafka clients and a cluster.
+
+use core::fmt;
+use core::time::Duration;
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use clap::Args;
+use kachet::cache::{Cache, CacheBuilder};
+use kachet::core::cache::RestoreError;
+use kachet::core::storage::Storage;
+use kachet::core::time::MaxStaleness;
+use kachet::mount::{MountError, MountPoint};
+use kachet::proxy::{Admin, Limits, Monitor, Proxy, ProxyError, ProxySettings, Watched};
+use kachet::transport::{BrokerAddress, TcpSettings, TcpTransport, TlsListenerSettings};
+use tracing::{info, warn};
+
+use super::failure::Failure;
+use super::security::SecurityArguments;
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ProxyArguments {
+    /// Brokers to begin with; several with commas between them
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "KACHET_BOOTSTRAP",
+        value_delimiter = ',',
+        required = true
+    )]
+    bootstrap: Vec<BrokerAddress>,
+    /// Where clients begin. Broker N is on the port that is 1 + N higher
+    #[arg(long, default_value = "127.0.0.1:19092", value_name = "HOST:PORT")]
+    listen: String,
+    /// The host that clients are told; by default that of --listen, or the address at which a client has come in
+    #[arg(long, value_name = "HOST")]
+    advertise: Option<String>,
+    /// The broker that is on the port after that of --listen, for clusters whose node ids are large
+    #[arg(long, default_value_t = 0, value_name = "ID")]
+    lowest_node_id: i32,
+    /// A folder in which the cache is kept, also for the next start; in memory without it
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
+    /// The most that the cache may take, of memory or of the folder; 0 caches nothing
+    #[arg(long, default_value = "1GiB", value_name = "SIZE")]
+    size_limit: ByteSize,
+    /// How old what is known of a partition may be when it is read from the cache: a time such as 30s or 1h, or
+    /// 'forever'
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_max_staleness)]
+    max_staleness: MaxStaleness,
+    /// The same for what the cleaner may have rewritten in compacted topics
+    #[arg(long, default_value = "1m", value_name = "TIME", value_parser = parse_max_staleness)]
+    compacted_max_staleness: MaxStaleness,
+    /// For how long a connection that logs in gets cached data of a topic after the broker has let it read there
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    authorization_ttl: Duration,
+    /// Give cached data to every client, whatever the cluster's ACLs say
+    #[arg(long)]
+    trust_clients: bool,
+    /// Where /metrics (for Prometheus), /health and /ready are served by HTTP; an address that only those who watch reach
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    admin: Option<SocketAddr>,
+    /// How many connections of clients there may be
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    max_connections: usize,
+    /// Close connections on which nothing happens for so long
+    #[arg(long, default_value = "10m", value_name = "TIME", value_parser = humantime::parse_duration)]
+    idle_timeout: Duration,
+    /// Have clients speak TLS: the certificate as PEM, followed by those that lead to its authority
+    #[arg(long, value_name = "FILE", requires = "tls_listen_key")]
+    tls_listen_cert: Option<PathBuf>,
+    /// Its private key, as PEM and not encrypted
+    #[arg(long, value_name = "FILE", requires = "tls_listen_cert")]
+    tls_listen_key: Option<PathBuf>,
+    /// Let in only clients with a certificate of the authorities in this PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_listen_cert")]
+    tls_listen_client_ca: Option<PathBuf>,
+    /// How long to wait for a broker's connection and for its answer
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    security: SecurityArguments,
+}
+
+const EXAMPLES: &str = "Examples:
+  kachet proxy --bootstrap broker:9092 --listen 0.0.0.0:19092 --size-limit 4GiB
+  kachet proxy --bootstrap broker:9092 --listen 0.0.0.0:19092 --advertise cache.example.org --mount /var/cache/kachet --size-limit 64GiB
+  kcat -b localhost:19092 -L
+
+Clients that log in (SASL) do so at the brokers, through the proxy. The login given here is the cache's own.
+SIGTERM and SIGINT end the proxy once what is under way is answered and the cache is written out.";
+
+/// Why the proxy did not start, or did not end well.
+#[derive(Debug)]
+pub(crate) enum ServeFailure {
+    /// `--listen` cannot be used.
+    Listen { given: String, reason: String },
+    /// `--admin` cannot be listened on.
+    Admin { address: SocketAddr, error: io::Error },
+    /// The library's.
+    Proxy(ProxyError),
+    /// The folder cannot be used.
+    Mount(MountError),
+    /// What is in the folder cannot be used.
+    Restore(RestoreError),
+    /// The process cannot be told to end.
+    Signals(io::Error),
+}
+
+impl ServeFailure {
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Listen { .. } => 2,
+            Self::Proxy(ProxyError::Cluster(_)) => 4,
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Display for ServeFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen { given, reason } => {
+                write!(
+                    f,
+                    "--listen {given}: {reason}; write HOST:PORT, such as 0.0.0.0:19092"
+                )
+            }
+            Self::Admin { address, error } => write!(f, "--admin: cannot listen on {address}: {error}"),
+            Self::Proxy(error) => error.fmt(f),
+            Self::Mount(error) => error.fmt(f),
+            Self::Restore(error) => write!(f, "what the cache kept cannot be read: {error}"),
+            Self::Signals(error) => write!(f, "signals cannot be received: {error}"),
+        }
+    }
+}
+
+fn parse_max_staleness(given: &str) -> Result<MaxStaleness, humantime::DurationError> {
+    match given {
+        "forever" => Ok(MaxStaleness::Forever),
+        time => humantime::parse_duration(time).map(MaxStaleness::Within),
+    }
+}
+
+pub(crate) async fn run(arguments: ProxyArguments) -> Result<(), Failure> {
+    let settings = arguments.settings()?;
+    let cache = Cache::builder(TcpTransport::new(settings.tcp.clone()))
+        .size_limit_bytes(arguments.size_limit.as_u64())
+        .max_staleness(arguments.max_staleness)
+        .compacted_max_staleness(arguments.compacted_max_staleness);
+    let Some(folder) = &arguments.mount else {
+        return serve(settings, cache.build(), arguments.admin)
+            .await
+            .map_err(Failure::Serve);
+    };
+    let mount = MountPoint::open(folder).map_err(|error| Failure::Serve(ServeFailure::Mount(error)))?;
+    serve_mounted(settings, cache.mount(mount), arguments.admin)
+        .await
+        .map_err(Failure::Serve)
+}
+
+async fn serve_mounted(
+    settings: ProxySettings,
+    cache: CacheBuilder<TcpTransport, MountPoint>,
+    admin: Option<SocketAddr>,
+) -> Result<(), ServeFailure> {
+    let (cache, restored) = cache.restore().await.map_err(ServeFailure::Restore)?;
+    info!(batches = restored.batches, "the cache is restored");
+    serve(settings, cache, admin).await
+}
+
+async fn serve<S: Storage + 'static>(
+    settings: ProxySettings,
+    cache: Cache<TcpTransport, S>,
+    admin: Option<SocketAddr>,
+) -> Result<(), ServeFailure> {
+    // Before anything listens, so that no signal is missed.
+    let asked_to_end = signals().map_err(ServeFailure::Signals)?;
+    let proxy = Proxy::start(settings, cache.clone())
+        .await
+        .map_err(ServeFailure::Proxy)?;
+    let _admin = match admin {
+        Some(address) => Some(watch(&proxy, address).await?),
+        None => None,
+    };
+    announce(&proxy);
+    asked_to_end.await;
+    info!("ending");
+    proxy.stop().await;
+    let left_bytes = cache.write_out().await;
+    if left_bytes > 0 {
+        warn!(left_bytes, "not all of the cache could be written out");
+    }
+    Ok(())
+}
+
+/// The proxy and its cache, as they are watched.
+struct Both<S: Storage>(Monitor<Cache<TcpTransport, S>>, Cache<TcpTransport, S>);
+
+impl<S: Storage + 'static> Watched for Both<S> {
+    fn metrics(&self) -> String {
+        self.0.metrics(&self.1.statistics())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.is_ready()
+    }
+}
+
+async fn watch<S: Storage + 'static>(
+    proxy: &Proxy<Cache<TcpTransport, S>>,
+    address: SocketAddr,
+) -> Result<Admin, ServeFailure> {
+    let admin = Admin::start(address, Both(proxy.monitor(), proxy.cache().clone())).await;
+    let admin = admin.map_err(|error| ServeFailure::Admin { address, error })?;
+    info!(address = %admin.address(), "metrics, health and readiness");
+    Ok(admin)
+}
+
+/// Waits for SIGTERM or SIGINT, those that came since this was called included.
+#[cfg(unix)]
+fn signals() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Waits for Ctrl-C.
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+fn signals() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            warn!(%error, "Ctrl-C cannot be received");
+            core::future::pending::<()>().await;
+        }
+    })
+}
+
+/// One line, for people and for scripts that wait for it. Whether anybody reads it does not matter.
+fn announce<S: Storage + 'static>(proxy: &Proxy<Cache<TcpTransport, S>>) {
+    let brokers: Vec<String> = proxy
+        .ports()
+        .iter()
+        .map(|(node_id, port)| format!("broker {node_id} on port {port}"))
+        .collect();
+    let line = format!("clients begin at {}; {}", proxy.address(), brokers.join(", "));
+    let _unread = writeln!(io::stdout(), "{line}");
+}
+
+impl ProxyArguments {
+    fn settings(&self) -> Result<ProxySettings, Failure> {
+        let (listen, host) = resolve(&self.listen).map_err(|reason| {
+            Failure::Serve(ServeFailure::Listen {
+                given: self.listen.clone(),
+                reason,
+            })
+        })?;
+        Ok(ProxySettings {
+            advertise: self.advertise.clone().or(host),
+            lowest_node_id: self.lowest_node_id,
+            tcp: TcpSettings {
+                connect_timeout: self.timeout,
+                request_timeout: self.timeout,
+                security: self.security.read()?,
+                ..TcpSettings::default()
+            },
+            tls: self.tls_listener()?,
+            authorization_ttl: self.authorization_ttl,
+            trusts_clients: self.trust_clients,
+            limits: Limits {
+                connections: self.max_connections,
+                idle_timeout: self.idle_timeout,
+                ..Limits::default()
+            },
+            ..ProxySettings::new(listen, self.bootstrap.clone())
+        })
+    }
+
+    fn tls_listener(&self) -> Result<Option<TlsListenerSettings>, Failure> {
+        let (Some(certificate), Some(key)) = (&self.tls_listen_cert, &self.tls_listen_key) else {
+            return Ok(None);
+        };
+        TlsListenerSettings::read(certificate, key, self.tls_listen_client_ca.as_deref())
+            .map(Some)
+            .map_err(Failure::Tls)
+    }
+}
+
+/// The address, and the host that clients are told if it was given as a name.
+fn resolve(given: &str) -> Result<(SocketAddr, Option<String>), String> {
+    if let Ok(address) = given.parse() {
+        return Ok((address, None));
+    }
+    let mut addresses = given.to_socket_addrs().map_err(|error| error.to_string())?;
+    let address = addresses.next().ok_or("the name has no address")?;
+    let host = given.rsplit_once(':').map(|(host, _)| host.to_owned());
+    Ok((address, host))
+}
