@@ -26,6 +26,8 @@ impl KafkaCluster {
         let settings = KafkaSettings::default()
             .with("default.replication.factor", &nodes.to_string())
             .with("min.insync.replicas", "1")
+            // With one replica a group could lose its coordinator for good, and its members then wait for one.
+            .with("offsets.topic.replication.factor", &nodes.to_string())
             // A dead broker's partitions get new leaders after this, instead of after 9 s.
             .with("broker.session.timeout.ms", "3000")
             .with("broker.heartbeat.interval.ms", "500");
