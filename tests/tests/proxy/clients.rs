@@ -146,6 +146,7 @@ async fn a_replay_that_is_cached_needs_no_broker() -> Result<()> {
     }
     let proxy = proxy_before(&broker.bootstrap(), MaxStaleness::Forever).await?;
     let through = proxy.address().to_string();
+    let cache = proxy.cache().clone();
     blocking(move || {
         let topic = "proxy-replay";
         let values: Vec<String> = (0..500).map(|index| records::value(3, index)).collect();
@@ -156,7 +157,11 @@ async fn a_replay_that_is_cached_needs_no_broker() -> Result<()> {
         ];
         let warm = kcat::run(&all, b"")?;
         // Under names, batches are kept a little after they were handed on.
-        std::thread::sleep(core::time::Duration::from_millis(300));
+        let mut batches = 0;
+        while batches == 0 || cache.statistics().batches != batches {
+            batches = cache.statistics().batches;
+            std::thread::sleep(core::time::Duration::from_secs(1));
+        }
         broker.stop();
         assert_eq!(kcat::run(&all, b"")?, warm);
         Ok(())
