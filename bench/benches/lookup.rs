@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use crossbeam_utils::sync::ShardedLock;
 use foyer_memory::{CacheBuilder, CacheProperties, S3FifoConfig};
 use hashbrown::DefaultHashBuilder;
 use kachet_bench::filled::{BatchAt, batches, cache, key, lookups};
@@ -93,6 +94,8 @@ struct Borrowed<'a>(&'a MemoryCache);
 struct Owned<'a>(&'a MemoryCache);
 /// A share of the batch, from a cache that many threads read and write.
 struct Guarded<'a>(&'a RwLock<MemoryCache>);
+/// The same behind a lock of which each thread takes a part of its own to read.
+struct Sharded<'a>(&'a ShardedLock<MemoryCache>);
 
 impl Holder for Borrowed<'_> {
     fn size_bytes(&self, key: &PartitionKey, offset: i64) -> usize {
@@ -110,6 +113,13 @@ impl Holder for Owned<'_> {
 }
 
 impl Holder for Guarded<'_> {
+    fn size_bytes(&self, key: &PartitionKey, offset: i64) -> usize {
+        let cache = self.0.read().unwrap();
+        cache.batch(key, offset).expect("every batch is held").len()
+    }
+}
+
+impl Holder for Sharded<'_> {
     fn size_bytes(&self, key: &PartitionKey, offset: i64) -> usize {
         let cache = self.0.read().unwrap();
         cache.batch(key, offset).expect("every batch is held").len()
@@ -172,11 +182,20 @@ fn compare(criterion: &mut Criterion, count: usize, partitions: i32, size_bytes:
         let cache = cache(&held, 8 << 30);
         bench_holder(criterion, &name, "kachet, borrowed", &Borrowed(&cache), &asked);
         bench_holder(criterion, &name, "kachet, owned", &Owned(&cache), &asked);
+        let locked = RwLock::new(cache);
         bench_holder(
             criterion,
             &name,
             "kachet, owned, locked",
-            &Guarded(&RwLock::new(cache)),
+            &Guarded(&locked),
+            &asked,
+        );
+        let sharded = ShardedLock::new(locked.into_inner().unwrap());
+        bench_holder(
+            criterion,
+            &name,
+            "kachet, owned, sharded",
+            &Sharded(&sharded),
             &asked,
         );
     }

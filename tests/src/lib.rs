@@ -27,3 +27,4 @@ pub mod kcat;
 pub mod records;
 pub mod secure;
 pub mod setup;
+pub mod small_file_system;

@@ -83,8 +83,8 @@ impl<R: SegmentReader> Engine<R> {
             state: new.clone(),
         });
         partition.state.leader_epoch = partition.state.leader_epoch.max(entry.leader_epoch);
-        if location.aborted.is_known() {
-            // Nothing is known of a batch before it is stable.
+        if location.aborted.is_known() && partition.state.validated_at.is_some() {
+            // Nothing is known of a batch before it is stable. Where brokers are asked, they say how far that is.
             let stable_below = entry.span.last().saturating_add(1);
             partition.state.stable_below = partition.state.stable_below.max(stable_below);
         }

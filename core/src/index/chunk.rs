@@ -4,21 +4,19 @@
 use alloc::vec::Vec;
 
 use super::entry::{Entry, IndexedBatch, delta};
-use super::guess::Guess;
+use super::keys::{KEYS_MAX, Keys};
 use crate::offset::OffsetSpan;
 
-/// Entries of a full chunk. Measured: 32 and 128 are within a tenth of it at a million batches, 16 and 256 are slower.
-pub(super) const CHUNK_ENTRIES: usize = 64;
+/// Entries of a full chunk.
+pub(super) const CHUNK_ENTRIES: usize = KEYS_MAX;
 
 /// Entries in order of offsets; never empty while it stands in an index. What a search needs of it is one cache line.
 #[derive(Debug)]
-#[repr(align(64))]
 pub(super) struct Chunk {
+    /// The last offset of each entry, as deltas.
+    lasts: Keys,
     /// What the deltas count from; not above any covered offset.
     base: i64,
-    guess: Guess,
-    /// The last offset of each entry, as deltas.
-    lasts: Vec<u32>,
     entries: Vec<Entry>,
 }
 
@@ -33,10 +31,11 @@ impl Chunk {
     pub(super) fn of(batch: &IndexedBatch) -> Option<Self> {
         let base = base_for(batch);
         let (last, entry) = Entry::new(batch, base)?;
+        let mut lasts = Keys::new();
+        lasts.insert(0, last);
         Some(Self {
+            lasts,
             base,
-            guess: Guess::default(),
-            lasts: alloc::vec![last],
             entries: alloc::vec![entry],
         })
     }
@@ -55,7 +54,7 @@ impl Chunk {
             return 0;
         }
         match delta(self.base, offset) {
-            Some(delta) => self.guess.search(&self.lasts, delta, delta.into()),
+            Some(delta) => self.lasts.smaller_than(delta),
             None => self.len(),
         }
     }
@@ -73,7 +72,12 @@ impl Chunk {
     }
 
     pub(super) fn batch(&self, at: usize) -> Option<IndexedBatch> {
-        Some(self.entries.get(at)?.batch(self.base, *self.lasts.get(at)?))
+        Some(self.entries.get(at)?.batch(self.base, self.lasts.get(at)?))
+    }
+
+    /// All batches, in order of offsets.
+    pub(super) fn batches(&self) -> impl Iterator<Item = IndexedBatch> + '_ {
+        (0..self.len()).filter_map(|at| self.batch(at))
     }
 
     /// What the deltas count from; not above any covered offset.
@@ -83,14 +87,14 @@ impl Chunk {
 
     /// What the entry covers, without the rest of it.
     pub(super) fn covers(&self, at: usize) -> Option<OffsetSpan> {
-        let last = self.base.saturating_add(i64::from(*self.lasts.get(at)?));
+        let last = self.base.saturating_add(i64::from(self.lasts.get(at)?));
         OffsetSpan::new(self.entries.get(at)?.covers_base(self.base), last)
     }
 
     /// The last offset of the last entry.
     pub(super) fn last_offset(&self) -> Option<i64> {
-        let last = self.lasts.last()?;
-        Some(self.base.saturating_add(i64::from(*last)))
+        let last = self.lasts.get(self.len().checked_sub(1)?)?;
+        Some(self.base.saturating_add(i64::from(last)))
     }
 
     /// Puts an entry in at its place; `false` if it lies too far away.
@@ -103,7 +107,6 @@ impl Chunk {
         };
         self.lasts.insert(at, last);
         self.entries.insert(at, entry);
-        self.changed();
         true
     }
 
@@ -115,35 +118,36 @@ impl Chunk {
             (Entry::new(batch, self.base), self.entries.get_mut(at))
         {
             core::mem::swap(&mut entry.mark, &mut place.mark);
-            debug_assert_eq!(self.lasts.get(at), Some(&last), "the last offset is the key");
+            debug_assert_eq!(self.lasts.get(at), Some(last), "the last offset is the key");
             *place = entry;
         }
     }
 
     pub(super) fn remove(&mut self, at: usize) {
-        self.lasts.remove(at);
+        self.lasts.remove(at..at + 1);
         self.entries.remove(at);
-        self.changed();
+        self.give_back();
     }
 
     /// Takes the entries from `at` on out, into a chunk of their own.
     pub(super) fn split_off(&mut self, at: usize) -> Self {
-        let mut split = Self {
+        let (mut lasts, len) = (self.lasts.clone(), self.len());
+        lasts.remove(0..at);
+        self.lasts.remove(at..len);
+        let split = Self {
+            lasts,
             base: self.base,
-            guess: Guess::default(),
-            lasts: self.lasts.split_off(at),
             entries: self.entries.split_off(at),
         };
-        self.changed();
-        split.changed();
+        self.give_back();
         split
     }
 
     /// Removes the entries in front of `at`.
     pub(super) fn remove_front(&mut self, at: usize) {
-        self.lasts.drain(..at);
+        self.lasts.remove(0..at);
         self.entries.drain(..at);
-        self.changed();
+        self.give_back();
     }
 
     /// Moves `count` entries from the front of `next` to the end of this chunk; `false`, with nothing changed, if
@@ -152,17 +156,18 @@ impl Chunk {
         let fits = next
             .lasts
             .get(count.wrapping_sub(1))
-            .and_then(|last| next.base.checked_add(i64::from(*last)))
+            .and_then(|last| next.base.checked_add(i64::from(last)))
             .is_some_and(|last| delta(self.base, last).is_some());
         let Some(shift) = delta(self.base, next.base).filter(|_| fits) else {
             return false;
         };
-        self.lasts
-            .extend(next.lasts.drain(..count).map(|last| last + shift));
+        for (at, last) in (self.len()..).zip(next.lasts.range(0..count)) {
+            self.lasts.insert(at, last.saturating_add(shift));
+        }
+        next.lasts.remove(0..count);
         self.entries
             .extend(next.entries.drain(..count).map(|entry| entry.shifted_up(shift)));
-        self.changed();
-        next.changed();
+        next.give_back();
         true
     }
 
@@ -176,13 +181,14 @@ impl Chunk {
         let Some(shift) = delta(self.base, previous.base) else {
             return false;
         };
-        self.lasts
-            .splice(..0, previous.lasts.drain(from..).map(|last| last + shift));
+        for (at, last) in previous.lasts.range(from..from + count).iter().enumerate() {
+            self.lasts.insert(at, last.saturating_add(shift));
+        }
+        previous.lasts.remove(from..from + count);
         let entries = previous.entries.drain(from..);
         self.entries
             .splice(..0, entries.map(|entry| entry.shifted_up(shift)));
-        self.changed();
-        previous.changed();
+        previous.give_back();
         true
     }
 
@@ -194,29 +200,22 @@ impl Chunk {
         let Some(shift) = delta(base, self.base) else {
             return false;
         };
-        let highest = self.lasts.last().copied().unwrap_or(0);
-        if highest.checked_add(shift).is_none() {
+        let highest = self.len().checked_sub(1).and_then(|at| self.lasts.get(at));
+        if highest.unwrap_or(0).checked_add(shift).is_none() {
             return false;
         }
-        for last in &mut self.lasts {
-            *last += shift;
-        }
+        self.lasts.shift_up(self.len(), shift);
         for entry in &mut self.entries {
             entry.shift_up(shift);
         }
         self.base = base;
-        self.changed();
         true
     }
 
-    /// Brings the guess up to date. Memory that is not needed goes back, so that what the index takes follows what it
-    /// holds.
-    fn changed(&mut self) {
-        let reach = self.lasts.last().copied().unwrap_or(0);
-        self.guess = Guess::new(self.len(), reach.into());
+    /// Gives memory back that is not needed, so that what the index takes follows what it holds.
+    fn give_back(&mut self) {
         let (held, needed) = (self.entries.capacity(), self.entries.len());
         if held > 8 && needed < held / 4 {
-            self.lasts.shrink_to(2 * needed);
             self.entries.shrink_to(2 * needed);
         }
     }
@@ -224,6 +223,6 @@ impl Chunk {
     /// Memory that it takes on the heap, in bytes.
     #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
-        self.lasts.capacity() * size_of::<u32>() + self.entries.capacity() * size_of::<Entry>()
+        self.entries.capacity() * size_of::<Entry>()
     }
 }

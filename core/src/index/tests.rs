@@ -193,9 +193,10 @@ fn filled(order: impl Iterator<Item = i64>) -> PartitionIndex {
 /// What the index takes for each batch, in bytes.
 #[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
 fn bytes_per_batch(index: &PartitionIndex) -> f64 {
-    let chunks: usize = index.chunks.iter().map(Chunk::heap_bytes).sum();
-    let directory =
-        2 * index.lasts.capacity() * size_of::<i64>() + index.chunks.capacity() * size_of::<Chunk>();
+    let chunks: usize = index.chunks.iter().map(|chunk| chunk.heap_bytes()).sum();
+    let directory = 2 * index.lasts.capacity() * size_of::<i64>()
+        + index.chunks.capacity() * size_of::<Box<Chunk>>()
+        + index.chunks.len() * size_of::<Chunk>();
     (chunks + directory) as f64 / index.len() as f64
 }
 

@@ -224,8 +224,8 @@ fn whichever_bit_of_a_mount_is_flipped_nothing_wrong_is_served() {
     );
 }
 
-/// A segment that is not sealed, of batches by number and sequence.
-fn segment_of(id: u64, records: &[(i64, u64)]) -> (SegmentId, Vec<u8>) {
+/// A segment that is not sealed, of batches by number and sequence, each with so much payload.
+fn segment_of(id: u64, records: &[(i64, u64)], payload_bytes: usize) -> (SegmentId, Vec<u8>) {
     let id = SegmentId(id);
     let mut bytes = encode_segment_header(id, CRC).to_vec();
     for (number, sequence) in records {
@@ -239,7 +239,7 @@ fn segment_of(id: u64, records: &[(i64, u64)]) -> (SegmentId, Vec<u8>) {
             covers_base: 10 * number,
             aborted: AbortedInBatch::Plain,
         };
-        let batch = batch(0, *number, 20);
+        let batch = batch(0, *number, payload_bytes);
         bytes.extend(encode_record(
             place,
             &record,
@@ -254,10 +254,31 @@ fn segment_of(id: u64, records: &[(i64, u64)]) -> (SegmentId, Vec<u8>) {
 fn a_segment_whose_first_batch_was_stored_anew_elsewhere_keeps_the_others() {
     let mount = Mount {
         payload_bytes: 20,
-        segments: vec![segment_of(1, &[(0, 0), (1, 5)]), segment_of(2, &[(0, 3), (2, 4)])],
+        segments: vec![
+            segment_of(1, &[(0, 0), (1, 5)], 20),
+            segment_of(2, &[(0, 3), (2, 4)], 20),
+        ],
         records_end: Vec::new(),
     };
     let pristine = mount.segments[0].1.clone();
     let served = mount.restore_with(0, &pristine);
     assert_eq!(served, [1, 1, 1]);
+}
+
+#[test]
+fn of_two_batches_at_the_same_offsets_the_one_that_was_stored_last_is_served_whichever_segment_it_lies_in() {
+    for (newer, older) in [(1, 2), (2, 1)] {
+        let mut segments = vec![
+            segment_of(newer, &[(0, 20)], 20),
+            segment_of(older, &[(0, 10)], 30),
+        ];
+        segments.sort();
+        let mount = Mount {
+            payload_bytes: 20,
+            segments,
+            records_end: Vec::new(),
+        };
+        let pristine = mount.segments[0].1.clone();
+        assert_eq!(mount.restore_with(0, &pristine).iter().sum::<usize>(), 1);
+    }
 }

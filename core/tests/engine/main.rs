@@ -13,6 +13,7 @@ mod images;
 mod interleaved;
 mod medium;
 mod model;
+mod moving;
 mod naive;
 mod readers;
 mod writing;

@@ -9,6 +9,7 @@ mod countdown;
 #[allow(dead_code, reason = "the core's own tests use more of it")]
 #[path = "../../../core/tests/engine/driver.rs"]
 mod driver;
+mod full;
 #[path = "../../../core/tests/engine/generations.rs"]
 mod generations;
 #[cfg(unix)]

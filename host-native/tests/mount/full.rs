@@ -1,82 +1,27 @@
 //! A medium that is full or read-only. A small file system in memory stands for one, where it can be mounted.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::path::PathBuf;
 
-use anyhow::{Result, bail};
 use bytes::Bytes;
 use kachet::core::storage::{SegmentId, SegmentReader, Storage, StorageErrorKind};
 use kachet::mount::{MountError, MountPoint};
-use kachet_tests::{child, setup};
-use tempfile::TempDir;
+use kachet_tests::small_file_system::SmallFileSystem;
 
 use super::{contents, noise};
 
 const SIZE_BYTES: usize = 4 << 20;
 
-/// A file system of its own, unmounted when it is dropped.
-struct Small {
-    folder: TempDir,
-}
-
-impl Small {
-    /// `None`, after a line that says why, where that is not allowed.
-    fn mounted() -> Option<Self> {
-        setup::or_skip(Self::mount())
-    }
-
-    fn mount() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o"])
-            .arg(format!("size={SIZE_BYTES}"));
-        mount.arg("kachet-test").arg(folder.path());
-        if let Err(error) = child::run_ok(mount, b"", Duration::from_secs(20)) {
-            bail!(
-                "no small file system can be mounted here, which takes Linux and an administrator: {error:#}"
-            );
-        }
-        Ok(Self { folder })
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn mount_point(&self) -> PathBuf {
-        self.path().join("mount")
-    }
-
-    fn fill(&self) {
-        let _ = fs::write(self.path().join("ballast"), vec![1; 2 * SIZE_BYTES]);
-    }
-
-    fn clear(&self) {
-        fs::remove_file(self.path().join("ballast")).unwrap();
-    }
-
-    fn set_read_only(&self, is_read_only: bool) {
-        let options = if is_read_only { "remount,ro" } else { "remount,rw" };
-        let mut mount = Command::new("mount");
-        mount.args(["-o", options]).arg(self.path());
-        child::run_ok(mount, b"", Duration::from_secs(20)).unwrap();
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        // Lazily, because a reader may live.
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
-    }
+fn mount_point(small: &SmallFileSystem) -> PathBuf {
+    small.path().join("mount")
 }
 
 #[tokio::test]
 async fn an_append_that_finds_the_medium_full_says_so_and_changes_nothing() {
-    let Some(small) = Small::mounted() else { return };
-    let mut mount = MountPoint::open(small.mount_point()).unwrap();
+    let Some(small) = SmallFileSystem::mounted(SIZE_BYTES) else {
+        return;
+    };
+    let mut mount = MountPoint::open(mount_point(&small)).unwrap();
     let id = SegmentId(1);
     mount.create(id).await.unwrap();
     let first = noise(1, 1 << 20);
@@ -104,21 +49,23 @@ async fn an_append_that_finds_the_medium_full_says_so_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_mount_point_on_a_full_medium_is_opened_read_and_emptied() {
-    let Some(small) = Small::mounted() else { return };
-    let mut mount = MountPoint::open(small.mount_point()).unwrap();
+    let Some(small) = SmallFileSystem::mounted(SIZE_BYTES) else {
+        return;
+    };
+    let mut mount = MountPoint::open(mount_point(&small)).unwrap();
     mount.create(SegmentId(1)).await.unwrap();
     mount.append(SegmentId(1), vec![noise(1, 1 << 20)]).await.unwrap();
     mount.seal(SegmentId(1)).await.unwrap();
     mount.notes().write("names", noise(2, 5_000)).await.unwrap();
     drop(mount);
     small.fill();
-    let mut mount = MountPoint::open(small.mount_point()).unwrap();
+    let mut mount = MountPoint::open(mount_point(&small)).unwrap();
     let reader = mount.open(SegmentId(1)).await.unwrap();
     assert!(reader.read(0..1 << 20).await.unwrap() == noise(1, 1 << 20));
     let written = mount.notes().write("names", noise(3, 500_000)).await;
     assert!(matches!(written, Err(MountError::NoRoom { .. })), "{written:?}");
     assert_eq!(mount.notes().read("names").await.unwrap(), Some(noise(2, 5_000)));
-    assert!(!small.mount_point().join("names.note.tmp").exists());
+    assert!(!mount_point(&small).join("names.note.tmp").exists());
     let grown = match mount.create(SegmentId(2)).await {
         Ok(()) => mount.append(SegmentId(2), vec![noise(4, 100_000)]).await,
         failed => failed,
@@ -127,43 +74,54 @@ async fn a_mount_point_on_a_full_medium_is_opened_read_and_emptied() {
     mount.remove(SegmentId(2)).await.unwrap();
     drop(reader);
     mount.remove(SegmentId(1)).await.unwrap();
-    small.clear();
+    small.clear().unwrap();
     mount.create(SegmentId(3)).await.unwrap();
     mount.append(SegmentId(3), vec![noise(5, 2 << 20)]).await.unwrap();
 }
 
 #[test]
 fn a_full_medium_takes_no_new_mount_point_and_keeps_no_half_of_one() {
-    let Some(small) = Small::mounted() else { return };
-    fs::create_dir(small.mount_point()).unwrap();
+    let Some(small) = SmallFileSystem::mounted(SIZE_BYTES) else {
+        return;
+    };
+    fs::create_dir(mount_point(&small)).unwrap();
     small.fill();
-    let error = MountPoint::open(small.mount_point()).unwrap_err();
+    let error = MountPoint::open(mount_point(&small)).unwrap_err();
     assert!(matches!(error, MountError::NoRoom { .. }), "{error:?}");
-    small.clear();
-    assert!(MountPoint::open(small.mount_point()).unwrap().opened().is_new);
+    small.clear().unwrap();
+    assert!(MountPoint::open(mount_point(&small)).unwrap().opened().is_new);
 }
 
 #[tokio::test]
-async fn a_read_only_folder_is_refused_by_name_and_one_that_becomes_it_still_reads() {
-    let Some(small) = Small::mounted() else { return };
-    let mut mount = MountPoint::open(small.mount_point()).unwrap();
+async fn a_read_only_folder_is_refused_by_name_and_left_as_it_is() {
+    let Some(small) = SmallFileSystem::mounted(SIZE_BYTES) else {
+        return;
+    };
+    let mut mount = MountPoint::open(mount_point(&small)).unwrap();
     mount.create(SegmentId(1)).await.unwrap();
     mount.append(SegmentId(1), vec![noise(1, 1_000)]).await.unwrap();
     mount.seal(SegmentId(1)).await.unwrap();
     drop(mount);
-    small.set_read_only(true);
-    let before = contents(&small.mount_point());
-    for path in [small.mount_point(), small.path().join("new")] {
+    small.set_read_only(true).unwrap();
+    let before = contents(&mount_point(&small));
+    for path in [mount_point(&small), small.path().join("new")] {
         let error = MountPoint::open(&path).unwrap_err();
         assert!(matches!(error, MountError::ReadOnly { .. }), "{error:?}");
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     }
-    assert_eq!(contents(&small.mount_point()), before);
-    small.set_read_only(false);
-    let mut mount = MountPoint::open(small.mount_point()).unwrap();
-    // The lock file is open to write, which would keep the file system from becoming read-only: only the folder does.
-    let path = mount.path().to_owned();
-    fs::remove_file(super::segment_path(&path, SegmentId(1))).unwrap();
+    assert_eq!(contents(&mount_point(&small)), before);
+    small.set_read_only(false).unwrap();
+    MountPoint::open(mount_point(&small)).unwrap();
+}
+
+#[tokio::test]
+async fn a_segment_that_was_deleted_from_outside_is_not_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut mount = MountPoint::open(folder.path()).unwrap();
+    mount.create(SegmentId(1)).await.unwrap();
+    mount.append(SegmentId(1), vec![noise(1, 1_000)]).await.unwrap();
+    mount.seal(SegmentId(1)).await.unwrap();
+    fs::remove_file(super::segment_path(mount.path(), SegmentId(1))).unwrap();
     let opened = mount.open(SegmentId(1)).await.unwrap_err();
     assert_eq!(opened.kind, StorageErrorKind::NotFound);
 }

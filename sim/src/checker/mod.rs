@@ -4,6 +4,7 @@ mod committed;
 mod contents;
 
 use kachet::core::statistics::Statistics;
+use kachet::core::time::MaxStaleness;
 use kachet::core::wire::{FetchPartition, FetchRequest, FetchResponse, PartitionData, TopicRef};
 use kachet::transport::TransportError;
 
@@ -38,6 +39,8 @@ struct Case<'a> {
     clean_since: u64,
     /// How long brokers may go on believing in what has changed.
     rumour_ms: u64,
+    /// Whether the cache never asks brokers if what it holds still stands.
+    is_never_asked: bool,
 }
 
 /// Judges an answer, and notes what is wrong with it.
@@ -51,6 +54,7 @@ pub(crate) fn judge(simulation: &Simulation, asked: &Asked, outcome: &Result<Fet
         since: simulation.profile.true_since(asked.arrived_at),
         clean_since: simulation.profile.clean_since(asked.arrived_at),
         rumour_ms: simulation.profile.rumour_ms,
+        is_never_asked: simulation.profile.max_staleness == MaxStaleness::Forever,
     };
     let findings = match outcome {
         Ok(response) => case.response(&simulation.profile, response),
@@ -241,7 +245,15 @@ impl Case<'_> {
             data.last_stable_offset,
             data.log_start_offset,
         );
-        let known_high = high == behind || named.iter().any(|each| each.high.contains(&high));
+        // A cache that serves what it was restored from without asking knows no more than that batches were there: what it
+        // tells is below what was named once.
+        let is_restored = self.world.tally.contains_key(CRASHES) && self.is_never_asked;
+        let is_below_named = |value: i64| {
+            let mut highs = named.iter().flat_map(|each| each.high.iter());
+            is_restored && highs.any(|high| (behind..=*high).contains(&value))
+        };
+        let known_high =
+            high == behind || is_below_named(high) || named.iter().any(|each| each.high.contains(&high));
         // What a cache was restored from tells it nothing of what is stable, which readers of uncommitted data need not
         // know.
         let untold = stable == -1
@@ -249,6 +261,7 @@ impl Case<'_> {
             && self.world.tally.contains_key(CRASHES);
         let known_stable = untold
             || stable == behind
+            || is_below_named(stable)
             || named
                 .iter()
                 .any(|each| each.stable.contains(&stable) || each.high.contains(&stable));

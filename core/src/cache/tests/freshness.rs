@@ -531,3 +531,16 @@ fn a_gap_of_a_compacted_topic_is_no_younger_than_the_answer_that_showed_it() {
     assert!(is_hit(&cache, 10, at(4_001)));
     assert!(!is_hit(&cache, 5, at(4_001)));
 }
+
+#[test]
+fn where_nothing_is_compacted_a_gap_that_was_shown_once_stays_covered() {
+    let mut cache = bounded();
+    absorb(&mut cache, &request(5), &response(100, batch(10, 10)));
+    validate(&mut cache, &evidence(0, 100), at(1));
+    absorb(&mut cache, &request(10), &response(100, batch(10, 10)));
+    assert!(is_hit(&cache, 5, at(1)));
+    absorb(&mut cache, &request(2), &response(100, batch(10, 10)));
+    assert!(is_hit(&cache, 2, at(1)));
+    assert_eq!(cache.statistics().inserts, 1);
+    check_accounting(&cache);
+}
