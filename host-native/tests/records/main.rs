@@ -65,7 +65,7 @@ fn marker() -> Result<Bytes> {
         timestamp: 1,
         key: Some(Bytes::from_static(&[0, 0, 0, 1])),
         value: Some(Bytes::from_static(&[0, 0, 0, 0, 0, 0])),
-        headers: Default::default(),
+        headers: core::iter::empty().collect(),
     };
     let options = RecordEncodeOptions {
         version: 2,

@@ -154,8 +154,14 @@ async fn run(case: &Case) -> Result<()> {
     check(&cached_client(&broker)?, &log, case).await
 }
 
+/// So many, or what `PROPTEST_CASES` says, for long runs.
+fn case_count() -> u32 {
+    let wanted = std::env::var("PROPTEST_CASES").ok();
+    wanted.and_then(|cases| cases.parse().ok()).unwrap_or(24)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: case_count(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_way_to_read_a_log_gives_the_same_records(case in cases()) {
