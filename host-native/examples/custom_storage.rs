@@ -67,7 +67,9 @@ impl Storage for ObjectStore {
         self.with(|objects| {
             let missing = error(Operation::Append, segment, StorageErrorKind::NotFound);
             let object = objects.get_mut(&segment).ok_or(missing)?;
-            pieces.iter().for_each(|piece| object.extend_from_slice(piece));
+            for piece in &pieces {
+                object.extend_from_slice(piece);
+            }
             Ok(())
         })
     }
