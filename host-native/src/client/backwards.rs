@@ -163,6 +163,8 @@ impl<'c, T: Transport> Backwards<'c, T> {
             self.is_end_known = true;
         }
         match (fetched.first_offset(), fetched.next_offset()) {
+            // Not what was asked for; a smaller window would bring it again.
+            (Some(_), Some(beyond)) if beyond <= first => Err(no_progress(&fetched, first)),
             // Not the whole window: a smaller one, of which this much is known to fit.
             (Some(_), Some(beyond)) if beyond < self.end => {
                 let covered = (beyond - first).max(1);

@@ -165,8 +165,9 @@ impl Wanted {
 
     fn take(&mut self, read: Read<'_>, answer: Result<Fetched, ClientError>) {
         match answer {
-            Ok(fetched) => match fetched.next_offset().filter(|beyond| *beyond > read.offset) {
-                Some(beyond) => self.take_batches(read.offset, beyond, &fetched),
+            Ok(fetched) => match fetched.next_offset() {
+                Some(beyond) if beyond > read.offset => self.take_batches(read.offset, beyond, &fetched),
+                Some(_) => self.take_error(read.offset, &super::no_progress(&fetched, read.offset)),
                 None => self.take_beyond_end(read.offset, &fetched),
             },
             Err(error) => self.take_error(read.offset, &error),

@@ -3,6 +3,7 @@
 
 mod backwards;
 mod forwards;
+mod hindrances;
 mod invalidation;
 mod neighbours;
 mod random_logs;
