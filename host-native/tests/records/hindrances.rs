@@ -12,7 +12,7 @@ use kachet::demo::broker::{BrokerSettings, EmbeddedBroker};
 use kachet::transport::{
     ApiVersions, BrokerAddress, Request, Response, TcpSettings, TcpTransport, Transport, TransportError,
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{TOPIC, append, broker_with, offsets};
 
@@ -22,6 +22,9 @@ const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 struct Hindered {
     below: TcpTransport,
     fetches: AtomicU64,
+    /// Fetches that are under way, and the most that ever were.
+    under_way: AtomicU64,
+    most: AtomicU64,
     ask: fn(&mut FetchRequest),
     /// With the number of the fetch, from 0.
     answer: fn(u64, &mut FetchResponse),
@@ -33,10 +36,16 @@ impl Transport for Hindered {
             return self.below.round_trip(broker, request).await;
         };
         (self.ask)(&mut request);
-        let mut response = self
+        let under_way = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(under_way, Ordering::Relaxed);
+        // Long enough for whoever asks at once to have asked.
+        sleep(Duration::from_millis(5)).await;
+        let response = self
             .below
             .round_trip(broker, Request::Fetch { version, request })
-            .await?;
+            .await;
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        let mut response = response?;
         if let Response::Fetch(response) = &mut response {
             (self.answer)(self.fetches.fetch_add(1, Ordering::Relaxed), response);
         }
@@ -56,6 +65,8 @@ fn client(
     let hindered = Hindered {
         below: TcpTransport::new(TcpSettings::default()),
         fetches: AtomicU64::new(0),
+        under_way: AtomicU64::new(0),
+        most: AtomicU64::new(0),
         ask,
         answer,
     };
@@ -190,5 +201,18 @@ async fn answers_to_another_question_are_an_error_and_no_endless_loop() -> Resul
         matches!(scattered, Some(Err(ClientError::NoProgress { .. }))),
         "{scattered:?}"
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scattered_offsets_are_fetched_beside_each_other_and_not_all_at_once() -> Result<()> {
+    let broker = broker_with(80).await?;
+    let client = client(&broker, |_| {}, |_, _| {})?;
+    let asked: Vec<i64> = (0..40).map(|step| step * 20).collect();
+    for (asked, found) in asked.iter().zip(client.scattered(TOPIC, 0, &asked).await) {
+        assert!(found?.is_some_and(|record| record.offset == *asked));
+    }
+    assert_eq!(client.transport().fetches.load(Ordering::Relaxed), 40);
+    assert_eq!(client.transport().most.load(Ordering::Relaxed), 8);
     Ok(())
 }
