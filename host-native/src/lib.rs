@@ -17,3 +17,9 @@ pub use kachet_core as core;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So do those of the manual.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/migrating-from-kafka-go-records.md")]
+#[doc = include_str!("../../docs/statistics.md")]
+struct Manual;

@@ -16,6 +16,8 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use kachet_core::cache::{Cache as Core, CacheSettings, RestoreError, Restored};
+use kachet_core::identity::PartitionKey;
+use kachet_core::offset::OffsetSpan;
 use kachet_core::statistics::Statistics;
 use kachet_core::storage::{MemoryStorage, Storage};
 use kachet_core::time::{Instant, MaxStaleness};
@@ -224,6 +226,44 @@ impl<T: Transport, S: Storage + 'static> Cache<T, S> {
     pub fn invalidate_topic(&self, topic_id: TopicId) {
         self.inner.write().forget_topic(topic_id);
         self.inner.have_jobs_done_soon();
+    }
+
+    /// Drops what is cached of a partition. What comes of it from then on is cached again, a fetch that is under way
+    /// included.
+    ///
+    /// ```no_run
+    /// # fn example(cache: &kachet::cache::Cache<kachet::transport::TcpTransport>) {
+    /// // Nothing of what is cached is served again without asking the broker.
+    /// for key in cache.partitions() {
+    ///     cache.invalidate_partition(key.topic_id, key.partition);
+    /// }
+    /// # }
+    /// ```
+    pub fn invalidate_partition(&self, topic_id: TopicId, partition: i32) {
+        let key = PartitionKey { topic_id, partition };
+        self.inner.write().forget_partition(key);
+        self.inner.have_jobs_done_soon();
+    }
+
+    /// Drops the batches of a partition that end before `offset`, for instance because records up to there were deleted
+    /// and the [staleness bound](CacheBuilder::max_staleness) is not to be waited for. The batch that `offset` lies in
+    /// stays, as it does at a broker (H4).
+    pub fn invalidate_below(&self, topic_id: TopicId, partition: i32, offset: i64) {
+        let key = PartitionKey { topic_id, partition };
+        self.inner.write().drop_below(key, offset);
+        self.inner.have_jobs_done_soon();
+    }
+
+    /// The partitions of which anything is cached, in order of topic ids and indexes.
+    pub fn partitions(&self) -> Vec<PartitionKey> {
+        self.inner.read().partitions()
+    }
+
+    /// Which offsets of a partition are cached, as runs in ascending order that do not touch each other; none of a
+    /// partition that is not cached. Gaps of compacted topics that are known to be empty count as cached. A run may be
+    /// evicted, or too old to be served, by the time that it is read.
+    pub fn covered(&self, key: PartitionKey) -> Vec<OffsetSpan> {
+        self.inner.read().covered(key)
     }
 
     /// Drops everything.

@@ -59,6 +59,20 @@ pub enum ClientError {
         /// The first offset that it does not hold yet.
         high_watermark: i64,
     },
+    /// The broker kept giving nothing where its log goes on.
+    #[error(
+        "{topic}/{partition}: the broker gives nothing at offset {offset}, though it can be read up to {end_offset}; does it throttle this client?"
+    )]
+    NoProgress {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset that was asked for.
+        offset: i64,
+        /// The first offset that cannot be read yet.
+        end_offset: i64,
+    },
     /// No record has that time or a later one.
     #[error("{topic}/{partition} has no record at or after timestamp {timestamp_ms}")]
     NoSuchTimestamp {

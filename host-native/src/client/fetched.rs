@@ -128,6 +128,15 @@ impl Fetched {
         }
     }
 
+    /// The first offset of the first whole batch, which may lie before the offset that was asked for.
+    pub(super) fn first_offset(&self) -> Option<i64> {
+        let first = self.record_bytes().slices().next()?;
+        match Batches::new(first).next()?.ok()? {
+            BatchEntry::Batch(batch) => Some(batch.base_offset()),
+            BatchEntry::Legacy(message) => Some(message.offset),
+        }
+    }
+
     /// The offset behind the last whole batch: where to read on. `None` if there is no whole batch.
     pub fn next_offset(&self) -> Option<i64> {
         let slices: Vec<&Bytes> = self.record_bytes().slices().collect();
@@ -146,25 +155,53 @@ impl Fetched {
     /// Up to `limit` records at and behind the offset that was asked for. Markers are left out, and those of
     /// aborted transactions if committed data was asked for. Only the batches that are needed are decompressed.
     pub fn records(&self, limit: usize) -> Result<Vec<Record>, ClientError> {
-        let mut aborted = Aborted::new(self.aborted_transactions());
         let mut records = Vec::new();
-        for bytes in self.batches()? {
+        for bytes in self.visible_batches()? {
             if records.len() >= limit {
                 break;
             }
-            let wrong = |source| self.batch_error(source);
-            let batch = RecordBatch::parse(&bytes).map_err(wrong)?;
-            batch
-                .verify(kachet_core::wire::Crc32c::from_fn(crc32c::crc32c))
-                .map_err(wrong)?;
-            let payload = self.payload(&bytes, &batch)?;
-            if batch.is_control() {
-                aborted.pass_marker(&batch, &payload);
-            } else if !aborted.holds(&batch) {
-                self.collect(&batch, &payload, limit, &mut records)?;
-            }
+            let left = limit - records.len();
+            let visible = self.unpack(&bytes)?;
+            records.extend(
+                visible
+                    .into_iter()
+                    .filter(|record| record.offset >= self.fetch_offset)
+                    .take(left),
+            );
         }
         Ok(records)
+    }
+
+    /// The batches that hold what a reader of this isolation sees: neither markers nor what was aborted. Nothing is
+    /// decompressed but markers.
+    pub(super) fn visible_batches(&self) -> Result<Vec<Bytes>, ClientError> {
+        let mut aborted = Aborted::new(self.aborted_transactions());
+        let mut visible = Vec::new();
+        for bytes in self.batches()? {
+            let batch = RecordBatch::parse(&bytes).map_err(|source| self.batch_error(source))?;
+            if batch.is_control() {
+                self.verify(&batch)?;
+                let payload = self.payload(&bytes, &batch)?;
+                aborted.pass_marker(&batch, &payload);
+            } else if !aborted.holds(&batch) {
+                visible.push(bytes);
+            }
+        }
+        Ok(visible)
+    }
+
+    /// The records of a whole batch, those before the offset that was asked for included.
+    pub(super) fn unpack(&self, bytes: &Bytes) -> Result<Vec<Record>, ClientError> {
+        let batch = RecordBatch::parse(bytes).map_err(|source| self.batch_error(source))?;
+        self.verify(&batch)?;
+        let payload = self.payload(bytes, &batch)?;
+        self.collect(&batch, &payload)
+    }
+
+    fn verify(&self, batch: &RecordBatch<'_>) -> Result<(), ClientError> {
+        batch
+            .verify(kachet_core::wire::Crc32c::from_fn(crc32c::crc32c))
+            .map_err(|source| self.batch_error(source))
     }
 
     fn batch_error(&self, source: kachet_core::wire::BatchError) -> ClientError {
@@ -190,26 +227,16 @@ impl Fetched {
         })
     }
 
-    fn collect(
-        &self,
-        batch: &RecordBatch<'_>,
-        payload: &Bytes,
-        limit: usize,
-        records: &mut Vec<Record>,
-    ) -> Result<(), ClientError> {
+    fn collect(&self, batch: &RecordBatch<'_>, payload: &Bytes) -> Result<Vec<Record>, ClientError> {
         let timestamp_type = if batch.is_log_append_time() {
             TimestampType::LogAppend
         } else {
             TimestampType::Create
         };
+        // Not by the count that the batch names, which its sender may have made up.
+        let mut records = Vec::new();
         for record in batch.records(payload) {
             let record = record.map_err(|source| self.batch_error(source))?;
-            if record.offset < self.fetch_offset {
-                continue;
-            }
-            if records.len() >= limit {
-                break;
-            }
             let shared = |bytes: &[u8]| payload.slice_ref(bytes);
             records.push(Record {
                 offset: record.offset,
@@ -224,7 +251,7 @@ impl Fetched {
                     .collect(),
             });
         }
-        Ok(())
+        Ok(records)
     }
 }
 

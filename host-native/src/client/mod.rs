@@ -1,27 +1,36 @@
 //! A client that reads partitions at any offset.
 
+mod backwards;
 mod builder;
 mod error;
 mod fetched;
+mod forwards;
+mod neighbours;
 mod record;
 mod routing;
+mod scattered;
+mod several;
 
 use core::time::Duration;
 
 use kachet_core::wire::{
     FETCH_API_KEY, FETCH_VERSION_MAX, FETCH_VERSION_MIN, FETCH_VERSION_TOPIC_IDS, FetchPartition,
-    FetchRequest, FetchTopic, PartitionData, TaggedFields, TopicRef,
+    FetchRequest, FetchResponse, FetchTopic, PartitionData, TaggedFields, TopicRef,
 };
+
+use tokio::time::{Instant, sleep_until};
 
 pub use builder::ClientBuilder;
 pub use error::ClientError;
 pub use fetched::Fetched;
+pub use forwards::RecordsFrom;
 pub use record::{Record, TimestampType};
+pub use scattered::RecordPlace;
 
 use self::routing::{Route, Routing};
 use crate::cache::Cache;
 use crate::cluster::{EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, code, list_offsets};
-use crate::transport::{Request, Response, TcpTransport, Transport, TransportError};
+use crate::transport::{BrokerAddress, Request, Response, TcpTransport, Transport, TransportError};
 
 /// Which records a reader sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -171,6 +180,35 @@ impl<T: Transport> Client<T> {
         }
     }
 
+    /// A read where the log is known to hold something, which comes at once as a rule; empty at and beyond its end.
+    async fn read_present(&self, read: Read<'_>) -> Result<Fetched, ClientError> {
+        let deadline = Instant::now() + self.settings.retry_timeout;
+        let at_once = Read {
+            max_wait: Duration::ZERO,
+            ..read
+        };
+        let mut fetched = self.read(at_once).await?;
+        // A throttled broker, or one that reads from remote storage, may give nothing at first.
+        while fetched.is_empty() && read.offset < fetched.readable_end() {
+            if Instant::now() >= deadline {
+                return Err(no_progress(&fetched, read.offset));
+            }
+            fetched = self.read_or_wait(read).await?;
+        }
+        Ok(fetched)
+    }
+
+    /// A read that waits for data, though not at a broker if that is not allowed to wait.
+    async fn read_or_wait(&self, read: Read<'_>) -> Result<Fetched, ClientError> {
+        let started = Instant::now();
+        let fetched = self.read(read).await?;
+        if fetched.is_empty() {
+            // A broker that answers at once must not be asked again at once.
+            sleep_until(started + RETRY_PAUSE).await;
+        }
+        Ok(fetched)
+    }
+
     async fn read_routed(&self, read: Read<'_>) -> Result<(Route, PartitionData), ClientError> {
         let mut attempts = self.attempts(read.topic, read.partition);
         loop {
@@ -187,42 +225,16 @@ impl<T: Transport> Client<T> {
         route: &Route,
         read: Read<'_>,
     ) -> Result<Answer<PartitionData>, TransportError> {
-        let versions = self.transport.api_versions(&route.leader).await?;
-        let newest = if route.topic_id.is_zero() {
-            FETCH_VERSION_TOPIC_IDS - 1
-        } else {
-            FETCH_VERSION_MAX
-        };
-        let version = versions
-            .negotiate(FETCH_API_KEY, FETCH_VERSION_MIN..=newest)
-            .ok_or_else(|| {
-                let (broker_min, broker_max) = versions
-                    .range(FETCH_API_KEY)
-                    .map_or((-1, -1), |range| (*range.start(), *range.end()));
-                let (min, max) = (FETCH_VERSION_MIN, newest);
-                let broker = route.leader.clone();
-                TransportError::NoCommonVersion {
-                    broker,
-                    api: "Fetch",
-                    broker_min,
-                    broker_max,
-                    min,
-                    max,
-                }
-            })?;
-        let request = self.fetch_request(route, version, read);
-        let response = self
-            .transport
-            .round_trip(&route.leader, Request::Fetch { version, request })
+        let version = self
+            .fetch_version(&route.leader, !route.topic_id.is_zero())
             .await?;
+        let request = self.fetch_request(route, version, read);
+        let response = self.ask_fetch(&route.leader, version, request).await?;
         let unexpected = |what: String| TransportError::Message {
             broker: route.leader.clone(),
             api: "Fetch",
             version,
             message: what,
-        };
-        let Response::Fetch(response) = response else {
-            return Err(unexpected("the answer is not a Fetch response".into()));
         };
         if response.error_code != 0 {
             return Ok(Answer::Error(response.error_code));
@@ -236,6 +248,52 @@ impl<T: Transport> Client<T> {
             0 => Answer::Value(data),
             error_code => Answer::Error(error_code),
         })
+    }
+
+    /// The newest version of Fetch that the broker and we speak.
+    async fn fetch_version(&self, broker: &BrokerAddress, has_topic_id: bool) -> Result<i16, TransportError> {
+        let versions = self.transport.api_versions(broker).await?;
+        let newest = if has_topic_id {
+            FETCH_VERSION_MAX
+        } else {
+            FETCH_VERSION_TOPIC_IDS - 1
+        };
+        versions
+            .negotiate(FETCH_API_KEY, FETCH_VERSION_MIN..=newest)
+            .ok_or_else(|| {
+                let (broker_min, broker_max) = versions
+                    .range(FETCH_API_KEY)
+                    .map_or((-1, -1), |range| (*range.start(), *range.end()));
+                TransportError::NoCommonVersion {
+                    broker: broker.clone(),
+                    api: "Fetch",
+                    broker_min,
+                    broker_max,
+                    min: FETCH_VERSION_MIN,
+                    max: newest,
+                }
+            })
+    }
+
+    async fn ask_fetch(
+        &self,
+        broker: &BrokerAddress,
+        version: i16,
+        request: FetchRequest,
+    ) -> Result<FetchResponse, TransportError> {
+        match self
+            .transport
+            .round_trip(broker, Request::Fetch { version, request })
+            .await?
+        {
+            Response::Fetch(response) => Ok(response),
+            Response::Other(_) => Err(TransportError::Message {
+                broker: broker.clone(),
+                api: "Fetch",
+                version,
+                message: "the answer is not a Fetch response".into(),
+            }),
+        }
     }
 
     fn fetch_request(&self, route: &Route, version: i16, read: Read<'_>) -> FetchRequest {
@@ -387,6 +445,15 @@ fn beyond_end(fetched: &Fetched, offset: i64) -> ClientError {
         offset,
         log_start_offset: fetched.log_start_offset(),
         high_watermark: fetched.readable_end(),
+    }
+}
+
+fn no_progress(fetched: &Fetched, offset: i64) -> ClientError {
+    ClientError::NoProgress {
+        topic: fetched.topic().to_owned(),
+        partition: fetched.partition(),
+        offset,
+        end_offset: fetched.readable_end(),
     }
 }
 

@@ -229,7 +229,7 @@ impl<T: Transport> Client<T> {
 
     /// The leader of a partition; `None` if it has none for the moment. Brokers are asked only where the transport does
     /// not know it, or `has_failed`.
-    async fn route(
+    pub(super) async fn route(
         &self,
         topic: &str,
         partition: i32,

@@ -4,6 +4,7 @@
 mod every_version;
 mod freshness;
 mod records;
+mod streams;
 mod topics;
 
 use anyhow::{Result, ensure};

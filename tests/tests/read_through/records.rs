@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::cached;
 
 /// A record in the fields of `kcat -J`, for text only.
-fn fields(record: &Record) -> Value {
+pub(super) fn fields(record: &Record) -> Value {
     let text = |bytes: Option<&bytes::Bytes>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     let headers = record
         .headers
@@ -25,7 +25,7 @@ fn fields(record: &Record) -> Value {
     })
 }
 
-fn expected(record: &Value) -> Value {
+pub(super) fn expected(record: &Value) -> Value {
     json!({
         "offset": record["offset"],
         "ts": record["ts"],
