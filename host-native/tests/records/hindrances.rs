@@ -125,7 +125,7 @@ async fn every_way_to_read_follows_leaders_that_move() -> Result<()> {
     let broker = two_partitions().await?;
     let moved = |number: u64, response: &mut FetchResponse| {
         let partitions = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-        for partition in partitions.filter(|_| number % 2 == 0) {
+        for partition in partitions.filter(|_| number.is_multiple_of(2)) {
             partition.error_code = NOT_LEADER_OR_FOLLOWER;
             partition.records = None;
         }
