@@ -1,13 +1,9 @@
 //! What a storage held before: found out segment by segment, and taken into the index.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::future::{Future, poll_fn};
-use core::mem;
-use core::pin::Pin;
-use core::task::Poll;
 
 use foldhash::fast::FixedState;
+use futures_util::future::join_all;
 use hashbrown::HashMap;
 
 use super::Cache;
@@ -245,60 +241,4 @@ async fn directory<R: SegmentReader>(
     };
     let recovered = read_directory(&reader, id, crc32c).await;
     (id, recovered.map(|recovered| (reader, recovered)))
-}
-
-/// Waits for all of a few futures side by side.
-async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut waited_for: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
-    let mut outputs: Vec<Option<F::Output>> = waited_for.iter().map(|_| None).collect();
-    poll_fn(|context| {
-        let mut are_all_there = true;
-        for (future, output) in waited_for.iter_mut().zip(&mut outputs) {
-            if output.is_some() {
-                continue;
-            }
-            match future.as_mut().poll(context) {
-                Poll::Ready(ready) => *output = Some(ready),
-                Poll::Pending => are_all_there = false,
-            }
-        }
-        if are_all_there {
-            Poll::Ready(mem::take(&mut outputs).into_iter().flatten().collect())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await
-}
-
-#[cfg(test)]
-mod tests {
-    use core::cell::Cell;
-    use core::task::{Context, Waker};
-
-    use super::*;
-
-    #[test]
-    fn all_are_begun_before_any_is_waited_for_and_outputs_keep_their_order() {
-        let begun = Cell::new(0);
-        let turns = |turns: u32| {
-            let begun = &begun;
-            let mut left = turns;
-            poll_fn(move |context| {
-                begun.set(begun.get() + u32::from(left == turns));
-                if left == 0 {
-                    return Poll::Ready(turns);
-                }
-                left -= 1;
-                context.waker().wake_by_ref();
-                Poll::Pending
-            })
-        };
-        let mut joined = Box::pin(join_all([2, 0, 1].into_iter().map(turns)));
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(joined.as_mut().poll(&mut context).is_pending());
-        assert_eq!(begun.get(), 3);
-        assert!(joined.as_mut().poll(&mut context).is_pending());
-        assert_eq!(joined.as_mut().poll(&mut context), Poll::Ready([2, 0, 1].into()));
-    }
 }
