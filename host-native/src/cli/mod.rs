@@ -1,5 +1,6 @@
 //! Arguments, logging and exit codes of the `kachet` command.
 
+mod cache;
 mod demo;
 mod failure;
 mod fetch;

@@ -8,17 +8,17 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::Args;
-use kachet::cache::{Cache, CacheBuilder};
-use kachet::core::cache::RestoreError;
+use kachet::cache::Cache;
 use kachet::core::storage::Storage;
 use kachet::core::time::MaxStaleness;
-use kachet::mount::{MountError, MountPoint};
 use kachet::proxy::{Admin, Limits, Monitor, Proxy, ProxyError, ProxySettings, Watched};
 use kachet::transport::{BrokerAddress, TcpSettings, TcpTransport, TlsListenerSettings};
 use tracing::{info, warn};
 
+use super::cache::{StorageArguments, parse_max_staleness};
 use super::failure::Failure;
 use super::security::SecurityArguments;
+use super::signals::Signals;
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -41,10 +41,9 @@ pub(crate) struct ProxyArguments {
     /// The broker that is on the port after that of --listen, for clusters whose node ids are large
     #[arg(long, default_value_t = 0, value_name = "ID")]
     lowest_node_id: i32,
-    /// A folder in which the cache is kept, also for the next start; in memory without it
-    #[arg(long, value_name = "DIR")]
-    mount: Option<PathBuf>,
-    /// The most that the cache may take, of memory or of the folder; 0 caches nothing
+    #[command(flatten)]
+    storage: StorageArguments,
+    /// The most that the cache may take, in memory or in its folder; 0 caches nothing
     #[arg(long, default_value = "1GiB", value_name = "SIZE")]
     size_limit: ByteSize,
     /// How old what is known of a partition may be when it is read from the cache: a time such as 30s or 1h, or
@@ -102,12 +101,6 @@ pub(crate) enum ServeFailure {
     Admin { address: SocketAddr, error: io::Error },
     /// The library's.
     Proxy(ProxyError),
-    /// The folder cannot be used.
-    Mount(MountError),
-    /// What is in the folder cannot be used.
-    Restore(RestoreError),
-    /// The process cannot be told to end.
-    Signals(io::Error),
 }
 
 impl ServeFailure {
@@ -131,63 +124,41 @@ impl fmt::Display for ServeFailure {
             }
             Self::Admin { address, error } => write!(f, "--admin: cannot listen on {address}: {error}"),
             Self::Proxy(error) => error.fmt(f),
-            Self::Mount(error) => error.fmt(f),
-            Self::Restore(error) => write!(f, "what the cache kept cannot be read: {error}"),
-            Self::Signals(error) => write!(f, "signals cannot be received: {error}"),
         }
-    }
-}
-
-fn parse_max_staleness(given: &str) -> Result<MaxStaleness, humantime::DurationError> {
-    match given {
-        "forever" => Ok(MaxStaleness::Forever),
-        time => humantime::parse_duration(time).map(MaxStaleness::Within),
     }
 }
 
 pub(crate) async fn run(arguments: ProxyArguments) -> Result<(), Failure> {
     let settings = arguments.settings()?;
+    // Before anything listens, so that none is missed.
+    let signals = Signals::listen()?;
     let cache = Cache::builder(TcpTransport::new(settings.tcp.clone()))
         .size_limit_bytes(arguments.size_limit.as_u64())
         .max_staleness(arguments.max_staleness)
         .compacted_max_staleness(arguments.compacted_max_staleness);
-    let Some(folder) = &arguments.mount else {
-        return serve(settings, cache.build(), arguments.admin)
-            .await
-            .map_err(Failure::Serve);
-    };
-    let mount = MountPoint::open(folder).map_err(|error| Failure::Serve(ServeFailure::Mount(error)))?;
-    serve_mounted(settings, cache.mount(mount), arguments.admin)
-        .await
-        .map_err(Failure::Serve)
-}
-
-async fn serve_mounted(
-    settings: ProxySettings,
-    cache: CacheBuilder<TcpTransport, MountPoint>,
-    admin: Option<SocketAddr>,
-) -> Result<(), ServeFailure> {
-    let (cache, restored) = cache.restore().await.map_err(ServeFailure::Restore)?;
-    info!(batches = restored.batches, "the cache is restored");
-    serve(settings, cache, admin).await
+    match arguments.storage.mount.clone() {
+        Some(folder) => {
+            let restored = arguments.storage.restore(folder, cache, arguments.size_limit);
+            serve(settings, restored.await?, arguments.admin, signals).await
+        }
+        None => serve(settings, cache.build(), arguments.admin, signals).await,
+    }
 }
 
 async fn serve<S: Storage + 'static>(
     settings: ProxySettings,
     cache: Cache<TcpTransport, S>,
     admin: Option<SocketAddr>,
-) -> Result<(), ServeFailure> {
-    // Before anything listens, so that no signal is missed.
-    let asked_to_end = signals().map_err(ServeFailure::Signals)?;
-    let proxy = Proxy::start(settings, cache.clone())
-        .await
-        .map_err(ServeFailure::Proxy)?;
+    mut signals: Signals,
+) -> Result<(), Failure> {
+    let started = Proxy::start(settings, cache.clone()).await;
+    let proxy = started.map_err(|error| Failure::Serve(ServeFailure::Proxy(error)))?;
     let _admin = match admin {
-        Some(address) => Some(watch(&proxy, address).await?),
+        Some(address) => Some(watch(&proxy, address).await.map_err(Failure::Serve)?),
         None => None,
     };
     announce(&proxy);
-    asked_to_end.await;
+    signals.next().await;
     info!("ending");
     proxy.stop().await;
     let left_bytes = cache.write_out().await;
@@ -218,32 +189,6 @@ async fn watch<S: Storage + 'static>(
     let admin = admin.map_err(|error| ServeFailure::Admin { address, error })?;
     info!(address = %admin.address(), "metrics, health and readiness");
     Ok(admin)
-}
-
-/// Waits for SIGTERM or SIGINT, those that came since this was called included.
-#[cfg(unix)]
-fn signals() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
-/// Waits for Ctrl-C.
-#[cfg(not(unix))]
-#[allow(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
-fn signals() -> io::Result<impl Future<Output = ()>> {
-    Ok(async {
-        if let Err(error) = tokio::signal::ctrl_c().await {
-            warn!(%error, "Ctrl-C cannot be received");
-            core::future::pending::<()>().await;
-        }
-    })
 }
 
 /// One line, for people and for scripts that wait for it. Whether anybody reads it does not matter.

@@ -5,7 +5,6 @@ mod mounted;
 use core::num::NonZeroU64;
 use core::time::Duration;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
@@ -14,10 +13,10 @@ use kachet::cache::Cache;
 use kachet::client::{Client, ClientError, ClientSettings, Isolation, Position};
 use kachet::core::storage::Storage;
 use kachet::core::time::MaxStaleness;
-use kachet::mount::ReadMode;
 use kachet::transport::{TcpSettings, TcpTransport};
 use serde_json::{Map, Value};
 
+use super::cache::{StorageArguments, parse_max_staleness};
 use super::failure::Failure;
 use super::output::Format;
 use super::security::SecurityArguments;
@@ -36,12 +35,8 @@ pub(crate) struct FetchArguments {
     /// How many records to read from each position on
     #[arg(long, default_value_t = NonZeroU64::MIN, value_name = "N")]
     count: NonZeroU64,
-    /// Keep what is fetched in this folder, and read what is there from before; made if there is none
-    #[arg(long, value_name = "DIR")]
-    mount: Option<PathBuf>,
-    /// How what lies in the folder is read
-    #[arg(long, value_enum, default_value_t = ReadModeArgument::Positional, requires = "mount")]
-    mount_read_mode: ReadModeArgument,
+    #[command(flatten)]
+    storage: StorageArguments,
     /// The most that the cache may take, in memory or in its folder; 0 caches nothing [default: 256MiB in memory, 1GiB
     /// in a folder]
     #[arg(long, value_name = "SIZE")]
@@ -85,30 +80,6 @@ enum IsolationArgument {
     Committed,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ReadModeArgument {
-    /// By a system call for each read; holds a file open for each segment
-    Positional,
-    /// By mapping files into memory; for large batches and many segments
-    Mapped,
-}
-
-impl From<ReadModeArgument> for ReadMode {
-    fn from(argument: ReadModeArgument) -> Self {
-        match argument {
-            ReadModeArgument::Positional => Self::Positional,
-            ReadModeArgument::Mapped => Self::Mapped,
-        }
-    }
-}
-
-fn parse_max_staleness(given: &str) -> Result<MaxStaleness, humantime::DurationError> {
-    match given {
-        "forever" => Ok(MaxStaleness::Forever),
-        time => humantime::parse_duration(time).map(MaxStaleness::Within),
-    }
-}
-
 /// In memory.
 const MEMORY_LIMIT: ByteSize = ByteSize::mib(256);
 
@@ -116,8 +87,8 @@ const MEMORY_LIMIT: ByteSize = ByteSize::mib(256);
 type CachedClient<S> = Client<Cache<TcpTransport, S>>;
 
 pub(crate) async fn run(arguments: FetchArguments) -> Result<(), Failure> {
-    if arguments.mount.is_some() {
-        return mounted::run(arguments).await;
+    if let Some(folder) = arguments.storage.mount.clone() {
+        return mounted::run(arguments, folder).await;
     }
     let limit = arguments.size_limit.unwrap_or(MEMORY_LIMIT);
     let cache = Cache::builder(transport(&arguments)?)
@@ -230,7 +201,7 @@ async fn read<S: Storage + 'static>(
 /// Where a folder holds batches and the broker cannot be asked, says why that is not enough.
 fn explained(arguments: &FetchArguments, target: &Target, error: ClientError) -> Failure {
     let is_unanswered = matches!(&error, ClientError::Transport(error) if !error.is_refusal());
-    if arguments.mount.is_none() || !is_unanswered {
+    if arguments.storage.mount.is_none() || !is_unanswered {
         return error.into();
     }
     let hint = match (target.position, arguments.max_staleness) {

@@ -1,23 +1,23 @@
 //! `kachet fetch --mount`: what is read stays in a folder, however the command ends.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
 use kachet::cache::Cache;
-use kachet::mount::{MountOptions, MountPoint, ReadMode};
+use kachet::mount::MountPoint;
 use tracing::warn;
 
-use super::{CachedClient, FetchArguments, ReadModeArgument, client, print_statistics, read_all, transport};
+use super::{CachedClient, FetchArguments, client, print_statistics, read_all, transport};
 use crate::cli::failure::Failure;
-use crate::cli::open_files;
 use crate::cli::signals::Signals;
 
 /// In a folder.
 const MOUNT_LIMIT: ByteSize = ByteSize::gib(1);
 
-pub(super) async fn run(arguments: FetchArguments) -> Result<(), Failure> {
+pub(super) async fn run(arguments: FetchArguments, folder: PathBuf) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let client = Arc::new(open(&arguments).await?);
+    let client = Arc::new(open(&arguments, folder).await?);
     let stats = arguments.stats;
     // A task of its own, because it may be waiting for standard output when the command is to end.
     let mut reading = {
@@ -46,32 +46,9 @@ pub(super) async fn run(arguments: FetchArguments) -> Result<(), Failure> {
     outcome
 }
 
-async fn open(arguments: &FetchArguments) -> Result<CachedClient<MountPoint>, Failure> {
+async fn open(arguments: &FetchArguments, folder: PathBuf) -> Result<CachedClient<MountPoint>, Failure> {
     let limit = arguments.size_limit.unwrap_or(MOUNT_LIMIT);
-    if limit.as_u64() == 0 {
-        return Err(Failure::Usage(
-            "--size-limit 0 would empty the mount point; leave --mount out, or use 'kachet mount clear'",
-        ));
-    }
-    let transport = transport(arguments)?;
-    let read_mode = ReadMode::from(arguments.mount_read_mode);
-    // Before the first segment is opened.
-    let open_files = open_files::raise_limit();
-    let folder = arguments.mount.clone().unwrap_or_default();
-    let options = MountOptions::new().read_mode(read_mode);
-    let opened = tokio::task::spawn_blocking(move || options.open(folder)).await;
-    let mount = opened.map_err(Failure::Task)?.map_err(Failure::Mount)?;
-    let cache = Cache::builder(transport)
-        .size_limit_bytes(limit.as_u64())
-        .max_staleness(arguments.max_staleness)
-        .mount(mount);
-    let (cache, restored) = cache.restore().await.map_err(Failure::Restore)?;
-    for (segment, error) in &restored.lost {
-        warn!(%segment, %error, "a segment of the mount point is lost");
-    }
-    if arguments.mount_read_mode == ReadModeArgument::Positional {
-        let new = limit.as_u64() / cache.segment_size_bytes().max(1);
-        open_files::warn_beyond(open_files, restored.segments.saturating_add(new));
-    }
+    let cache = Cache::builder(transport(arguments)?).max_staleness(arguments.max_staleness);
+    let cache = arguments.storage.restore(folder, cache, limit).await?;
     client(arguments, cache)
 }
