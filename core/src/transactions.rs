@@ -132,6 +132,12 @@ pub(crate) fn touching(aborted: &[Aborted], covers: OffsetSpan) -> AbortedInBatc
     }
 }
 
+/// The producer whose transaction a batch ends, if it is a marker.
+fn ended_by(batch: &[u8]) -> Option<i64> {
+    let batch = RecordBatch::parse(batch).ok()?;
+    batch.is_control().then(|| batch.producer_id())
+}
+
 /// What is aborted in a run of batches that a reader of committed data gets.
 #[derive(Debug, Default)]
 pub(crate) struct AbortedInRun {
@@ -156,10 +162,15 @@ impl AbortedInRun {
     }
 
     /// Takes the next batch in. As long as it is not read the run may go on with anything; it is looked at again then.
-    pub(crate) fn push(&mut self, aborted: AbortedInBatch, batch: Option<RecordBatch<'_>>) {
+    pub(crate) fn push(&mut self, aborted: AbortedInBatch, batch: Option<&[u8]>) {
         if aborted != AbortedInBatch::Plain {
-            let ends = |batch: RecordBatch<'_>| batch.is_control().then(|| batch.producer_id());
-            self.told_last = batch.map(|batch| (self.batches.len(), ends(batch)));
+            let place = self.batches.len();
+            self.told_last = if aborted.as_slice().is_empty() {
+                // Mostly so, and then nothing is to be ended.
+                Some((place, None))
+            } else {
+                batch.map(|batch| (place, ended_by(batch)))
+            };
         }
         self.batches.push(aborted);
     }

@@ -17,8 +17,8 @@ use crate::storage::SegmentReader;
 use crate::time::{Instant, MaxStaleness};
 use crate::transactions::AbortedInRun;
 use crate::wire::{
-    FetchPartition, FetchRequest, FetchTopic, FetchableTopic, PartitionData, RecordBatch, RecordBytes,
-    TaggedFields, TopicRef,
+    FetchPartition, FetchRequest, FetchTopic, FetchableTopic, PartitionData, RecordBytes, TaggedFields,
+    TopicRef,
 };
 
 /// Isolation levels as they stand in requests.
@@ -447,8 +447,7 @@ impl Reader<'_> {
                 Read::Not => break,
             };
             if let Some(in_batch) = in_batch {
-                let parsed = bytes.as_deref().and_then(|bytes| RecordBatch::parse(bytes).ok());
-                aborted.push(in_batch, parsed);
+                aborted.push(in_batch, bytes.as_deref());
             }
             match bytes {
                 Some(bytes) => records.push(bytes),
