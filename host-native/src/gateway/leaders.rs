@@ -350,3 +350,6 @@ fn merge(whole: &FetchRequest, answers: Vec<FetchResponse>) -> FetchResponse {
     }
     merged
 }
+
+#[cfg(test)]
+mod tests;

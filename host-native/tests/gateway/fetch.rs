@@ -3,6 +3,7 @@
 use anyhow::Result;
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::Method;
+use kachet::core::time::MaxStaleness;
 use kachet::demo::broker::EmbeddedBroker;
 use kachet::gateway::GatewayLimits;
 use kachet::transport::{Request, Response, TcpSettings, TcpTransport, Transport};
@@ -12,7 +13,7 @@ use kachet_core::wire::{
 };
 
 use crate::client::{Answer, Client};
-use crate::{TOPIC, broker_with, gateway_before, limited};
+use crate::{TOPIC, broker_with, gateway_before, limited, settings, start};
 
 fn header(api_key: i16, version: i16) -> BytesMut {
     let mut frame = BytesMut::new();
@@ -258,6 +259,27 @@ async fn a_response_stays_within_its_bound_but_for_its_first_batch() -> Result<(
         let size_bytes = read.partitions().next().unwrap().1.records_size_bytes();
         assert!((1..=10_000).contains(&size_bytes), "{size_bytes}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_cached_is_fetched_while_there_is_no_broker() -> Result<()> {
+    let (broker, _) = broker_with(2).await?;
+    let gateway = start(settings(broker.address()), MaxStaleness::Forever).await?;
+    let mut client = Client::to(gateway.address()).await?;
+    let request = fetch_of(by_name(), &[(0, 5)]);
+    let warm = fetch(&mut client, 11, &request).await?;
+    // Under names, batches are kept a little after they were handed on.
+    for _ in 0..100 {
+        if gateway.cache().statistics().batches == 2 {
+            break;
+        }
+        tokio::time::sleep(core::time::Duration::from_millis(20)).await;
+    }
+    broker.stop().await;
+    assert_eq!(fetch(&mut client, 11, &request).await?, warm);
+    let answer = post(&mut client, frame(11, &fetch_of(by_name(), &[(0, 20)]))).await?;
+    assert_eq!((answer.status, answer.code().as_str()), (503, "upstream-down"));
     Ok(())
 }
 
