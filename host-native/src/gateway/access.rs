@@ -225,7 +225,13 @@ mod tests {
             headers.insert(HOST, host.parse().unwrap());
             names_this_machine(&Uri::from_static("/v1/topics"), &headers)
         };
-        for host in ["localhost", "LOCALHOST:8080", "127.0.0.1:80", "[::1]:8080", "[::1]"] {
+        for host in [
+            "localhost",
+            "LOCALHOST:8080",
+            "127.0.0.1:80",
+            "[::1]:8080",
+            "[::1]",
+        ] {
             assert!(named(host), "{host}");
         }
         for host in [
