@@ -19,10 +19,12 @@ pub(crate) enum Part {
     Maven,
     /// The command-line client of librdkafka.
     Kcat,
+    /// The client that everybody has for HTTP.
+    Curl,
 }
 
 /// What a real Kafka and its clients take.
-pub(crate) const KAFKA_PARTS: [Part; 3] = [Part::Jdk, Part::Maven, Part::Kcat];
+pub(crate) const KAFKA_PARTS: [Part; 4] = [Part::Jdk, Part::Maven, Part::Kcat, Part::Curl];
 
 impl Part {
     fn what(self) -> String {
@@ -30,6 +32,7 @@ impl Part {
             Self::Jdk => format!("a JDK of version {JAVA_MAJOR_MIN} or later"),
             Self::Maven => "Maven (`mvn`)".to_owned(),
             Self::Kcat => "kcat".to_owned(),
+            Self::Curl => "curl".to_owned(),
         }
     }
 
@@ -40,6 +43,7 @@ impl Part {
             }
             Self::Maven => find_program("mvn").is_some(),
             Self::Kcat => find_program("kcat").is_some(),
+            Self::Curl => find_program("curl").is_some(),
         }
     }
 
@@ -49,6 +53,7 @@ impl Part {
             Self::Jdk => &["openjdk-17-jdk-headless", "default-jdk-headless"],
             Self::Maven => &["maven"],
             Self::Kcat => &["kcat"],
+            Self::Curl => &["curl"],
         }
     }
 
@@ -57,6 +62,7 @@ impl Part {
             Self::Jdk => "openjdk",
             Self::Maven => "maven",
             Self::Kcat => "kcat",
+            Self::Curl => "curl",
         }
     }
 }
