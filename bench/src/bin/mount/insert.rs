@@ -13,8 +13,9 @@ use foyer::{
 use tokio::runtime::Runtime;
 
 use super::mounted::{Made, fill, float, folder_in, median};
+use super::prepared::read_through;
 
-/// Set, it has `--way 1` tell where the time went.
+/// Set, it has `--way 5` tell where the time went.
 const SHOW_SPENT: &str = "KACHET_BENCH_SPENT";
 /// Files by themselves take so long that fewer of them have to tell.
 const FILES: usize = 1024;
@@ -41,12 +42,13 @@ impl Took {
 
 type Way = (&'static str, fn(&Runtime, &Path, &Made) -> Result<Took>);
 
-const WAYS: [Way; 5] = [
+const WAYS: [Way; 6] = [
     ("plain stream, 1 MiB a write", stream),
     ("kachet", kachet),
     ("foyer's hybrid cache", foyer),
     ("a file for each batch", files),
     ("a file for each batch, fsync", synced_files),
+    ("kachet's core on one thread", core),
 ];
 
 pub(super) fn run(folder: &Path, mib: usize, rounds: usize) -> Result<()> {
@@ -192,6 +194,13 @@ fn stream(_: &Runtime, folder: &Path, made: &Made) -> Result<Took> {
 }
 
 fn kachet(runtime: &Runtime, folder: &Path, made: &Made) -> Result<Took> {
+    timed(folder, made.batch_bytes, || {
+        runtime.block_on(read_through(folder, made))
+    })
+}
+
+/// The core alone, which a host drives from one thread: nothing is done while the storage works.
+fn core(runtime: &Runtime, folder: &Path, made: &Made) -> Result<Took> {
     let mut kept = None;
     let took = timed(folder, made.batch_bytes, || {
         kept = Some(runtime.block_on(fill(folder, made, None))?);

@@ -14,6 +14,8 @@ mod insert;
 mod mounted;
 #[cfg(unix)]
 mod open;
+#[cfg(unix)]
+mod prepared;
 
 use std::path::PathBuf;
 
