@@ -67,6 +67,7 @@ fn merge_topic(
         index,
         limit_bytes,
         hit,
+        ..
     } in planned.partitions
     {
         // One that upstream leaves out is left out here: there is nothing true to say of it.

@@ -43,7 +43,7 @@ use crate::identity::PartitionKey;
 use crate::offset::OffsetSpan;
 use crate::statistics::{Counters, Statistics};
 use crate::storage::SegmentReader;
-use crate::time::MaxStaleness;
+use crate::time::{Instant, MaxStaleness};
 use crate::wire::{Crc32c, RecordBatch, WireStr};
 
 /// How a cache behaves.
@@ -240,6 +240,12 @@ impl<R: SegmentReader> Cache<R> {
             .get(&key)
             .map(|partition| partition.index.covered())
             .unwrap_or_default()
+    }
+
+    /// When a broker was last asked for, or about, what is cached of a partition: what is served of it is no older. `None`
+    /// if nothing is cached of it or none of that may be served before it has been validated.
+    pub fn validated_at(&self, key: &PartitionKey) -> Option<Instant> {
+        self.engine.partitions.get(key)?.state.validated_at
     }
 
     /// The cached batch that answers a fetch at `offset`: the one that holds it, or the next behind a gap. Gives what

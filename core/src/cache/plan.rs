@@ -56,6 +56,7 @@ pub(super) struct PlannedTopic {
 #[derive(Clone, Debug)]
 pub(super) struct PlannedPartition {
     pub(super) index: i32,
+    pub(super) fetch_offset: i64,
     /// How many bytes of records it may give, unless it is the first that gives any.
     pub(super) limit_bytes: usize,
     pub(super) hit: Option<PartitionData>,
@@ -75,6 +76,24 @@ impl Plan {
     /// Whether upstream's answer is to be kept.
     pub fn is_cacheable(&self) -> bool {
         !matches!(self.outcome, Outcome::PassThrough)
+    }
+
+    /// Whether the cache answers anything.
+    pub fn has_hits(&self) -> bool {
+        matches!(self.outcome, Outcome::Hits(..))
+    }
+
+    /// What the cache answers, in request order: the topic, the offset that was asked for, and the answer before it is cut
+    /// to what the response has room for.
+    pub fn hits(&self) -> impl Iterator<Item = (&TopicRef, i64, &PartitionData)> {
+        let topics = match &self.outcome {
+            Outcome::Hits(topics, _) => topics.as_slice(),
+            Outcome::Miss | Outcome::PassThrough => &[],
+        };
+        topics.iter().flat_map(|topic| {
+            let hits = topic.partitions.iter();
+            hits.filter_map(|each| Some((&topic.topic, each.fetch_offset, each.hit.as_ref()?)))
+        })
     }
 }
 
@@ -174,15 +193,7 @@ impl<R: SegmentReader> Cache<R> {
 
     fn count(&self, plan: &Plan, lookups: usize) {
         let lookups = lookups as u64;
-        let answers = match &plan.outcome {
-            Outcome::Hits(topics, _) => topics.as_slice(),
-            Outcome::Miss | Outcome::PassThrough => &[],
-        };
-        let answers = answers
-            .iter()
-            .flat_map(|topic| &topic.partitions)
-            .filter_map(|partition| partition.hit.as_ref());
-        let (hits, hit_bytes) = answers.fold((0, 0), |(hits, bytes), data| {
+        let (hits, hit_bytes) = plan.hits().fold((0, 0), |(hits, bytes), (_, _, data)| {
             (hits + 1, bytes + data.records_size_bytes())
         });
         self.counters.lookups.add(lookups);
@@ -306,6 +317,7 @@ impl<R: SegmentReader> Walk<'_, R> {
             }
             PlannedPartition {
                 index: asked.partition,
+                fetch_offset: asked.fetch_offset,
                 limit_bytes: usize::try_from(asked.partition_max_bytes).unwrap_or(0),
                 hit,
             }
