@@ -9,9 +9,10 @@ use kachet_core::offset::OffsetSpan;
 use kachet_core::statistics::Statistics;
 use kachet_core::time::{Instant, MaxStaleness};
 use kachet_core::wire::{
-    BatchEntry, Batches, Crc32c, FetchRequest, FetchResponse, PartitionData, TopicId, TopicRef, WireStr,
+    BatchEntry, Batches, FetchRequest, FetchResponse, PartitionData, TopicId, TopicRef, WireStr,
 };
 
+use crate::checksum::CRC32C;
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::frame::{RequestFrame, RequestHeader, decode_response, encode_response};
@@ -92,7 +93,7 @@ impl EmbeddedCache {
             // Here the bound is that of the fetch, which shows what the cleaner has rewritten.
             compacted_max_staleness: settings.max_staleness,
         };
-        let mut core = MemoryCache::new(core, Crc32c::PORTABLE);
+        let mut core = MemoryCache::new(core, CRC32C);
         if let Some(cluster_id) = &settings.cluster_id {
             core.identify_cluster(cluster_id);
         }
@@ -131,7 +132,7 @@ impl EmbeddedCache {
         {
             // What has become too old meanwhile would make the new answer as old.
             self.drop_stale(request, now.instant());
-            for harvest in Harvest::gather(request, &response, Crc32c::PORTABLE) {
+            for harvest in Harvest::gather(request, &response, CRC32C) {
                 self.core.absorb(harvest, planned.asked_at);
             }
         }

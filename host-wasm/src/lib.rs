@@ -36,6 +36,7 @@ extern crate std;
 
 mod aborted;
 mod cache;
+mod checksum;
 mod clock;
 #[cfg(feature = "component")]
 mod component;

@@ -20,9 +20,10 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use kachet_core::wire::codec::{Codec, decompress};
-use kachet_core::wire::{BatchEntry, Batches, Crc32c, PartitionData, Record, RecordBatch};
+use kachet_core::wire::{BatchEntry, Batches, PartitionData, Record, RecordBatch};
 
 use crate::aborted::Aborted;
+use crate::checksum::CRC32C;
 use crate::error::Error;
 
 const TABLE_WORDS: usize = 3;
@@ -42,6 +43,21 @@ pub struct Wanted {
     pub decompressed_limit_bytes: usize,
     /// Whether checksums are verified; what comes from the cache was when it came.
     pub verifies: bool,
+}
+
+/// A record of a [`Block`].
+#[derive(Debug)]
+pub struct RecordView<'b, H> {
+    /// Its offset in the partition.
+    pub offset: i64,
+    /// Its time, in milliseconds since 1970.
+    pub timestamp: i64,
+    /// Its key, or null.
+    pub key: Option<&'b [u8]>,
+    /// Its value, or null.
+    pub value: Option<&'b [u8]>,
+    /// Its headers.
+    pub headers: H,
 }
 
 /// Collects records.
@@ -111,7 +127,7 @@ impl Block {
     ) -> Result<(), Error> {
         let source = |source| Error::Batch { partition, source };
         if wanted.verifies {
-            batch.verify(Crc32c::PORTABLE).map_err(source)?;
+            batch.verify(CRC32C).map_err(source)?;
         }
         if batch.is_control() {
             let payload = payload(partition, batch, wanted)?;
@@ -160,6 +176,33 @@ impl Block {
         pair(start, bytes.len())
     }
 
+    /// The records, for those who are on the same side of the border.
+    pub fn records(&self) -> impl Iterator<Item = RecordView<'_, impl Iterator<Item = (&[u8], Option<&[u8]>)>>> {
+        let (records, _) = self.records.as_chunks::<RECORD_WORDS>();
+        records.iter().map(|[offset, timestamp, key, value, headers, _]| RecordView {
+            offset: offset.cast_signed(),
+            timestamp: timestamp.cast_signed(),
+            key: self.at(*key),
+            value: self.at(*value),
+            headers: self.headers_at(*headers),
+        })
+    }
+
+    fn headers_at(&self, place: u64) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let (headers, _) = self.headers.as_chunks::<2>();
+        let (first, count) = unpair(place);
+        let headers = headers.get(first..).unwrap_or_default().iter().take(count);
+        headers.map(|[key, value]| (self.at(*key).unwrap_or_default(), self.at(*value)))
+    }
+
+    fn at(&self, place: u64) -> Option<&[u8]> {
+        if place == NULL {
+            return None;
+        }
+        let (start, length) = unpair(place);
+        self.bytes.get(start..)?.get(..length)
+    }
+
     /// The block in one piece.
     pub fn into_bytes(self) -> Vec<u8> {
         let words = TABLE_WORDS + self.records.len() + self.headers.len();
@@ -180,6 +223,11 @@ impl Block {
 /// Both lie within what an answer expands to, which has less than 2³² bytes.
 fn pair(low: usize, high: usize) -> u64 {
     low as u64 | (high as u64) << 32
+}
+
+fn unpair(pair: u64) -> (usize, usize) {
+    let half = |bits: u64| usize::try_from(bits & u64::from(u32::MAX)).unwrap_or(usize::MAX);
+    (half(pair), half(pair >> 32))
 }
 
 fn payload<'b>(

@@ -20,11 +20,12 @@ use kachet_core::cache::Harvest;
 use kachet_core::identity::PartitionKey;
 use kachet_core::time::MaxStaleness;
 use kachet_core::wire::{
-    BatchEntry, Batches, Crc32c, FETCH_VERSION_MAX, FetchPartition, FetchRequest, FetchTopic, PartitionData,
+    BatchEntry, Batches, FETCH_VERSION_MAX, FetchPartition, FetchRequest, FetchTopic, PartitionData,
     TaggedFields, TopicRef,
 };
 
 use crate::cache::EmbeddedCache;
+use crate::checksum::CRC32C;
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::frame::{RequestFrame, RequestHeader, decode_response, encode_response};
@@ -166,7 +167,7 @@ impl EmbeddedCache {
         part.put_u32(u32::try_from(request.len()).unwrap_or(u32::MAX));
         part.extend_from_slice(&request);
         part.extend_from_slice(&response);
-        let crc = Crc32c::PORTABLE.of(part.get(8..).unwrap_or_default());
+        let crc = CRC32C.of(part.get(8..).unwrap_or_default());
         if let Some(place) = part.get_mut(4..8) {
             place.copy_from_slice(&crc.to_be_bytes());
         }
@@ -208,6 +209,23 @@ impl EmbeddedCache {
         usize::try_from(length).ok()?.checked_add(LENGTH_BYTES)
     }
 
+    /// Takes a whole snapshot over; parts in front of a damaged one are kept.
+    pub fn restore(&mut self, snapshot: &Bytes, now: Moment) -> Result<Restored, Error> {
+        let mut rest = snapshot.slice(self.restore_head(snapshot)?..);
+        let mut restored = Restored::default();
+        while !rest.is_empty() {
+            let size_bytes = Self::part_size_bytes(&rest).filter(|size| *size <= rest.len());
+            let Some(size_bytes) = size_bytes else {
+                let expected = "a part is cut off";
+                return Err(Error::Snapshot { expected });
+            };
+            let part = self.restore_part(&rest.split_to(size_bytes), now)?;
+            restored.batches += part.batches;
+            restored.stale_parts += part.stale_parts;
+        }
+        Ok(restored)
+    }
+
     /// Takes one part over, whole.
     pub fn restore_part(&mut self, part: &Bytes, now: Moment) -> Result<Restored, Error> {
         let not_whole = |expected| Error::Snapshot { expected };
@@ -216,7 +234,7 @@ impl EmbeddedCache {
         }
         let word = |at: usize| part.get(at..).and_then(|rest| rest.first_chunk().copied());
         let crc = word(4).map(u32::from_be_bytes);
-        if crc != Some(Crc32c::PORTABLE.of(part.get(8..).unwrap_or_default())) {
+        if crc != Some(CRC32C.of(part.get(8..).unwrap_or_default())) {
             return Err(not_whole("the checksum of a part is wrong"));
         }
         let unix_ms = part.get(8..16).and_then(|bytes| bytes.first_chunk().copied());
@@ -246,7 +264,7 @@ impl EmbeddedCache {
             }
         };
         let before = self.core.statistics().inserts;
-        for harvest in Harvest::gather(&request, &response, Crc32c::PORTABLE) {
+        for harvest in Harvest::gather(&request, &response, CRC32C) {
             self.core.absorb(harvest, asked_at);
         }
         Ok(Restored {

@@ -10,6 +10,9 @@ use crate::process::{self, capture, find_program};
 /// The oldest Java that runs Kafka 4 and single source files.
 const JAVA_MAJOR_MIN: u32 = 17;
 
+/// The oldest Node that is tried.
+const NODE_MAJOR_MIN: u32 = 18;
+
 /// A part of the system that tests need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -19,6 +22,8 @@ pub(crate) enum Part {
     Maven,
     /// The command-line client of librdkafka.
     Kcat,
+    /// Node with npm, which fetches what makes a package of WebAssembly.
+    Node,
 }
 
 /// What a real Kafka and its clients take.
@@ -30,6 +35,7 @@ impl Part {
             Self::Jdk => format!("a JDK of version {JAVA_MAJOR_MIN} or later"),
             Self::Maven => "Maven (`mvn`)".to_owned(),
             Self::Kcat => "kcat".to_owned(),
+            Self::Node => format!("Node of version {NODE_MAJOR_MIN} or later with npm"),
         }
     }
 
@@ -40,6 +46,9 @@ impl Part {
             }
             Self::Maven => find_program("mvn").is_some(),
             Self::Kcat => find_program("kcat").is_some(),
+            Self::Node => {
+                find_program("npm").is_some() && node_major().is_some_and(|major| major >= NODE_MAJOR_MIN)
+            }
         }
     }
 
@@ -49,6 +58,8 @@ impl Part {
             Self::Jdk => &["openjdk-17-jdk-headless", "default-jdk-headless"],
             Self::Maven => &["maven"],
             Self::Kcat => &["kcat"],
+            // It brings nodejs with it.
+            Self::Node => &["npm"],
         }
     }
 
@@ -57,6 +68,7 @@ impl Part {
             Self::Jdk => "openjdk",
             Self::Maven => "maven",
             Self::Kcat => "kcat",
+            Self::Node => "node",
         }
     }
 }
@@ -171,6 +183,12 @@ fn java_major() -> Option<u32> {
         .output()
         .ok()?;
     parse_java_major(&String::from_utf8_lossy(&output.stderr))
+}
+
+/// The 20 of `v20.20.2`.
+fn node_major() -> Option<u32> {
+    let version = capture(Command::new("node").arg("--version")).ok()?;
+    version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
 /// The 17 of `openjdk version "17.0.15" 2025-04-15`, and the 8 of `"1.8.0_402"`.
