@@ -90,8 +90,9 @@ impl EmbeddedCache {
             size_limit_bytes: settings.size_limit_bytes,
             segment_size_bytes: settings.segment_size_bytes,
             max_staleness: settings.max_staleness,
-            // Here the bound is that of the fetch, which shows what the cleaner has rewritten.
-            compacted_max_staleness: settings.max_staleness,
+            // Nothing is validated here without a fetch, which shows what the cleaner has rewritten: every batch is at least as new
+            // as its partition.
+            compacted_max_staleness: MaxStaleness::Forever,
         };
         let mut core = MemoryCache::new(core, CRC32C);
         if let Some(cluster_id) = &settings.cluster_id {

@@ -34,6 +34,24 @@ function join(...parts) {
   return new Uint8Array(Buffer.concat(parts));
 }
 
+/** The partitions that a fixture of version 13 asks for. */
+export function asked(name) {
+  const body = readFileSync(new URL(`${name}.request`, folder));
+  let at = 4 + 4 + 4 + 4 + 1 + 4 + 4;
+  const found = [];
+  // Counts are below 127, so that each takes one byte; a count of n stands as n + 1.
+  for (let topics = body[at++] - 1; topics > 0; topics -= 1) {
+    const topic = new Uint8Array(body.subarray(at, at + 16));
+    at += 16;
+    for (let partitions = body[at++] - 1; partitions > 0; partitions -= 1) {
+      found.push({ topic, partition: body.readInt32BE(at) });
+      at += 4 + 4 + 8 + 4 + 8 + 4 + 1;
+    }
+    at += 1;
+  }
+  return found;
+}
+
 /** The topic's id of a fixture from version 13 on, as its 16 bytes: it stands behind the array of topics. */
 export function topicOf(name) {
   const version = versionOf(name);

@@ -180,7 +180,7 @@ fn javascript(toolchain: Toolchain, tools: &Tools, variant: Variant, package: &P
     tools.optimise(&raw.join("kachet_wasm_bg.wasm"), &optimised)?;
     packager([OsStr::new("imports"), optimised.as_os_str(), OsStr::new("--allow"), OsStr::new("./kachet_wasm_bg.js")])?;
     let here = root().join("host-wasm");
-    copy(&here.join("js/package.json"), &package.join("package.json"))?;
+    copy(&here.join("js/npm.json"), &package.join("package.json"))?;
     copy(&here.join("README.md"), &package.join("README.md"))?;
     for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
         copy(&root().join(licence), &package.join(licence))?;
@@ -201,7 +201,7 @@ fn compile(tools: &Tools, work: &Path) -> Result<()> {
     }
     copy(&source.join("tsconfig.json"), &work.join("tsconfig.json"))?;
     // Decides that the files are modules.
-    copy(&source.join("package.json"), &work.join("package.json"))?;
+    copy(&source.join("npm.json"), &work.join("package.json"))?;
     let types = tools.modules().join("@types");
     let mut tsc = tools.command("tsc");
     tsc.args(["--project", "."]).arg("--typeRoots").arg(types).current_dir(work);
