@@ -134,16 +134,19 @@ impl Block {
             aborted.pass_marker(batch, &payload);
         } else if !aborted.holds(batch) && batch.last_offset() >= wanted.from_offset {
             let payload = payload(partition, batch, wanted)?;
+            let whole = self.takes_whole(batch, &payload, wanted);
             for record in batch.records(&payload) {
                 let record = record.map_err(source)?;
                 if record.offset < wanted.from_offset {
                     continue;
                 }
-                if self.count() >= wanted.count_limit || self.bytes.len() >= wanted.size_limit_bytes {
+                if whole.is_none()
+                    && (self.count() >= wanted.count_limit || self.bytes.len() >= wanted.size_limit_bytes)
+                {
                     self.is_full = true;
                     return Ok(());
                 }
-                self.push(&record);
+                self.push(&record, whole.map(|start| (start, &*payload)));
                 self.next_offset = record.offset.checked_add(1);
             }
         }
@@ -151,12 +154,27 @@ impl Block {
         Ok(())
     }
 
-    fn push(&mut self, record: &Record<'_>) {
-        let key = self.place(record.key);
-        let value = self.place(record.value);
+    /// Takes the bytes of a batch in as they are, if all of its records are wanted: one copy for all of them. Gives where they
+    /// begin.
+    fn takes_whole(&mut self, batch: &RecordBatch<'_>, payload: &[u8], wanted: &Wanted) -> Option<usize> {
+        let count = usize::try_from(batch.records_count()).ok()?;
+        let start = self.bytes.len();
+        let fits = batch.base_offset() >= wanted.from_offset
+            && self.count().checked_add(count)? <= wanted.count_limit
+            && start.checked_add(payload.len())? <= wanted.size_limit_bytes;
+        if fits {
+            self.bytes.extend_from_slice(payload);
+        }
+        fits.then_some(start)
+    }
+
+    /// `whole`: where the bytes begin that the record is a part of, and these.
+    fn push(&mut self, record: &Record<'_>, whole: Option<(usize, &[u8])>) {
+        let key = self.place(record.key, whole);
+        let value = self.place(record.value, whole);
         let first_header = self.headers.len() / 2;
         for (key, value) in record.headers.iter() {
-            let (key, value) = (self.place(Some(key)), self.place(value));
+            let (key, value) = (self.place(Some(key), whole), self.place(value, whole));
             self.headers.extend([key, value]);
         }
         self.records.extend([
@@ -169,8 +187,13 @@ impl Block {
         ]);
     }
 
-    fn place(&mut self, bytes: Option<&[u8]>) -> u64 {
+    fn place(&mut self, bytes: Option<&[u8]>, whole: Option<(usize, &[u8])>) -> u64 {
         let Some(bytes) = bytes else { return NULL };
+        if let Some((start, payload)) = whole {
+            // Records are views of the payload.
+            let within = (bytes.as_ptr() as usize).saturating_sub(payload.as_ptr() as usize);
+            return pair(start + within, bytes.len());
+        }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         pair(start, bytes.len())

@@ -39,12 +39,12 @@ export function readBlock(block: Uint8Array): Records {
   const words = new Int32Array(block.buffer, block.byteOffset, block.byteLength >> 2);
   const count = words[0]!;
   const headersAt = TABLE_WORDS + count * RECORD_WORDS;
-  const bytes = block.subarray((headersAt + words[2]! * 2) * 8);
+  const { buffer } = block;
+  const bytesAt = block.byteOffset + (headersAt + words[2]! * 2) * 8;
   const place = (word: number): Uint8Array | null => {
     const length = words[2 * word + 1]!;
     if (length === NULL) return null;
-    const start = words[2 * word]!;
-    return bytes.subarray(start, start + length);
+    return new Uint8Array(buffer, bytesAt + words[2 * word]!, length);
   };
   const headers = (word: number): Header[] => {
     const length = words[2 * word + 1]!;

@@ -97,7 +97,7 @@ impl Runtime {
     pub fn new() -> Result<Self> {
         let mut config = Config::new();
         config.consume_fuel(true).epoch_interruption(true);
-        let engine = Engine::new(&config)?;
+        let engine = Engine::new(&config).map_err(failed)?;
         let ended = Arc::new(AtomicBool::new(false));
         let (clock, stop) = (engine.clone(), Arc::clone(&ended));
         std::thread::spawn(move || {
@@ -116,7 +116,7 @@ impl Runtime {
 
     /// Compiles a component: a file, or its text.
     pub fn compile(&self, component: impl AsRef<[u8]>) -> Result<Component> {
-        Ok(Component::new(&self.engine, component)?)
+        Component::new(&self.engine, component).map_err(failed)
     }
 
     /// A store of an instance with these limits.
@@ -141,11 +141,11 @@ impl Runtime {
         upstream: Upstream,
     ) -> Result<Plugin> {
         let mut linker = Linker::new(&self.engine);
-        bindings::Kachet::add_to_linker::<_, HasSelf<_>>(&mut linker, |host: &mut HostState| host)?;
+        bindings::Kachet::add_to_linker::<_, HasSelf<_>>(&mut linker, |host: &mut HostState| host).map_err(failed)?;
         let mut store = self.store(&limits, upstream)?;
-        let instance = bindings::Kachet::instantiate(&mut store, component, &linker)?;
+        let instance = bindings::Kachet::instantiate(&mut store, component, &linker).map_err(failed)?;
         let cache = instance.kachet_cache_cache().store();
-        let resource = cache.call_constructor(&mut store, settings)?;
+        let resource = cache.call_constructor(&mut store, settings).map_err(failed)?;
         Ok(Plugin {
             store,
             instance,
@@ -161,9 +161,14 @@ impl Drop for Runtime {
     }
 }
 
+/// What ended a call, in wasmtime's own words.
+fn failed(error: wasmtime::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error:?}")
+}
+
 /// Gives an instance what it may take for its next call.
 pub fn refill(store: &mut Store<HostState>, limits: &Limits) -> Result<()> {
-    store.set_fuel(limits.fuel)?;
+    store.set_fuel(limits.fuel).map_err(failed)?;
     let ticks = limits.time.as_millis() / TICK.as_millis();
     store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX).max(1));
     Ok(())
@@ -191,35 +196,35 @@ impl Plugin {
     pub fn fetch(&mut self, request: &[u8]) -> Called<Vec<u8>> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        Ok(cache.call_fetch(&mut self.store, self.resource, request)?)
+        cache.call_fetch(&mut self.store, self.resource, request).map_err(failed)
     }
 
     /// The record at an offset.
     pub fn record(&mut self, topic: TopicId, partition: i32, offset: i64) -> Called<Option<KafkaRecord>> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        Ok(cache.call_record(&mut self.store, self.resource, topic, partition, offset)?)
+        cache.call_record(&mut self.store, self.resource, topic, partition, offset).map_err(failed)
     }
 
     /// Records from an offset on.
     pub fn records(&mut self, range: Range) -> Called<Records> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        Ok(cache.call_records(&mut self.store, self.resource, range)?)
+        cache.call_records(&mut self.store, self.resource, range).map_err(failed)
     }
 
     /// The cached batch that holds an offset.
     pub fn batch(&mut self, topic: TopicId, partition: i32, offset: i64) -> Result<Option<Vec<u8>>> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        Ok(cache.call_batch(&mut self.store, self.resource, topic, partition, offset)?)
+        cache.call_batch(&mut self.store, self.resource, topic, partition, offset).map_err(failed)
     }
 
     /// One figure of the cache.
     pub fn figure(&mut self, name: &str) -> Result<u64> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        let figures = cache.call_stats(&mut self.store, self.resource)?;
+        let figures = cache.call_stats(&mut self.store, self.resource).map_err(failed)?;
         let found = figures.into_iter().find(|(found, _)| found == name);
         found.map(|(_, value)| value).with_context(|| format!("there is no figure {name}"))
     }
@@ -228,21 +233,21 @@ impl Plugin {
     pub fn invalidate(&mut self, topic: Option<TopicId>, partition: Option<i32>) -> Result<()> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        Ok(cache.call_invalidate(&mut self.store, self.resource, topic, partition)?)
+        cache.call_invalidate(&mut self.store, self.resource, topic, partition).map_err(failed)
     }
 
     /// The cache as bytes.
     pub fn snapshot(&mut self) -> Called<Vec<u8>> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        Ok(cache.call_snapshot(&mut self.store, self.resource)?)
+        cache.call_snapshot(&mut self.store, self.resource).map_err(failed)
     }
 
     /// Takes a snapshot over.
     pub fn restore(&mut self, snapshot: &[u8]) -> Called<Restored> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        Ok(cache.call_restore(&mut self.store, self.resource, snapshot)?)
+        cache.call_restore(&mut self.store, self.resource, snapshot).map_err(failed)
     }
 }
 

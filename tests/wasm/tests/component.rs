@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use kachet_tests::setup::or_skip;
-use kachet_wasm_tests::{Limits, Plugin, Range, Runtime, Settings, TopicId, Upstream, component_path, refill, settings};
+use kachet_wasm_tests::{HostState, Limits, Plugin, Range, Runtime, Settings, TopicId, Upstream, component_path, refill, settings};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Trap, component};
 
@@ -207,11 +207,11 @@ const HOSTILE: &str = r#"(component
     (func (export "spin") (canon lift (core func $instance "spin")))
     (func (export "hog") (result u32) (canon lift (core func $instance "hog"))))"#;
 
-fn hostile_store(runtime: &Runtime, limits: &Limits) -> Result<(wasmtime::Store<kachet_wasm_tests::HostState>, component::Instance)> {
-    let component = runtime.compile(HOSTILE)?;
-    let mut store = runtime.store(limits, counting().0)?;
-    let instance = Linker::new(runtime.engine()).instantiate(&mut store, &component)?;
-    Ok((store, instance))
+fn hostile_store(runtime: &Runtime, limits: &Limits) -> (wasmtime::Store<HostState>, component::Instance) {
+    let component = runtime.compile(HOSTILE).unwrap();
+    let mut store = runtime.store(limits, counting().0).unwrap();
+    let instance = Linker::new(runtime.engine()).instantiate(&mut store, &component).unwrap();
+    (store, instance)
 }
 
 #[test]
@@ -233,8 +233,8 @@ fn plugins_that_spin_or_take_all_memory_end_by_themselves_and_leave_the_others_a
         ..Limits::default()
     };
     for (limits, trap) in [(by_fuel, Trap::OutOfFuel), (by_time, Trap::Interrupt)] {
-        let (mut store, instance) = hostile_store(&runtime, &limits)?;
-        let spin = instance.get_typed_func::<(), ()>(&mut store, "spin")?;
+        let (mut store, instance) = hostile_store(&runtime, &limits);
+        let spin = instance.get_typed_func::<(), ()>(&mut store, "spin").unwrap();
         refill(&mut store, &limits)?;
         let error = spin.call(&mut store, ()).unwrap_err();
         assert_eq!(error.downcast_ref::<Trap>(), Some(&trap), "{error:?}");
@@ -243,9 +243,9 @@ fn plugins_that_spin_or_take_all_memory_end_by_themselves_and_leave_the_others_a
         memory_bytes: 8 << 20,
         ..Limits::default()
     };
-    let (mut store, instance) = hostile_store(&runtime, &limits)?;
-    let hog = instance.get_typed_func::<(), (u32,)>(&mut store, "hog")?;
-    let (pages,) = hog.call(&mut store, ())?;
+    let (mut store, instance) = hostile_store(&runtime, &limits);
+    let hog = instance.get_typed_func::<(), (u32,)>(&mut store, "hog").unwrap();
+    let (pages,) = hog.call(&mut store, ()).unwrap();
     assert!(pages as usize * 65_536 <= limits.memory_bytes, "{pages} pages");
 
     for peer in &mut peers {
