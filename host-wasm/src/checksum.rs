@@ -17,7 +17,9 @@ static IS_MADE: AtomicBool = AtomicBool::new(false);
 pub(crate) const CRC32C: Crc32c = Crc32c::from_fn(crc32c);
 
 fn of(table: &[AtomicU32; 256], byte: u8) -> u32 {
-    table.get(usize::from(byte)).map_or(0, |value| value.load(Ordering::Relaxed))
+    table
+        .get(usize::from(byte))
+        .map_or(0, |value| value.load(Ordering::Relaxed))
 }
 
 /// Whoever finds the table half made makes it again, with the same numbers.
@@ -50,7 +52,8 @@ fn crc32c(bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks::<WIDTH>();
     for [a, b, c, d, e, f, g, h] in words {
         let [i, j, k, l] = (crc ^ u32::from_le_bytes([*a, *b, *c, *d])).to_le_bytes();
-        crc = of(t7, i) ^ of(t6, j) ^ of(t5, k) ^ of(t4, l) ^ of(t3, *e) ^ of(t2, *f) ^ of(t1, *g) ^ of(t0, *h);
+        crc =
+            of(t7, i) ^ of(t6, j) ^ of(t5, k) ^ of(t4, l) ^ of(t3, *e) ^ of(t2, *f) ^ of(t1, *g) ^ of(t0, *h);
     }
     for byte in rest {
         crc = (crc >> 8) ^ of(t0, crc.to_le_bytes()[0] ^ byte);
@@ -67,7 +70,9 @@ mod tests {
     #[test]
     fn it_is_the_sum_that_the_core_computes() {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
-        let bytes: Vec<u8> = (0..1000_u32).map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+        let bytes: Vec<u8> = (0..1000_u32)
+            .map(|at| at.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+            .collect();
         for length in 0..bytes.len() {
             let bytes = &bytes[length / 3..length];
             assert_eq!(crc32c(bytes), Crc32c::PORTABLE.of(bytes), "{length}");

@@ -45,7 +45,10 @@ mod tests {
     use super::*;
 
     fn at(monotonic_ms: f64, unix_ms: u64) -> Moment {
-        Moment { monotonic_ms, unix_ms }
+        Moment {
+            monotonic_ms,
+            unix_ms,
+        }
     }
 
     #[test]

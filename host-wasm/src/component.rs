@@ -25,7 +25,12 @@ use crate::error::Error;
 use crate::lookup::{Asked, Range, request_frame};
 use crate::records::Block;
 
-#[allow(unexpected_cfgs, clippy::pedantic, clippy::all, reason = "generated from the world")]
+#[allow(
+    unexpected_cfgs,
+    clippy::pedantic,
+    clippy::all,
+    reason = "generated from the world"
+)]
 mod bindings {
     wit_bindgen::generate!({
         world: "kachet",
@@ -140,7 +145,12 @@ impl GuestStore for Store {
         self.fetch_frame(request)
     }
 
-    fn record(&self, topic: WitTopicId, partition: i32, offset: i64) -> Result<Option<KafkaRecord>, WitError> {
+    fn record(
+        &self,
+        topic: WitTopicId,
+        partition: i32,
+        offset: i64,
+    ) -> Result<Option<KafkaRecord>, WitError> {
         let range = Range {
             topic_id: id_of(topic)?,
             partition,

@@ -116,7 +116,10 @@ impl fmt::Display for Error {
         match self {
             Self::Request(source) => write!(f, "the request is no Fetch request: {source}"),
             Self::NotAFetch { api_key } => {
-                write!(f, "the request has the API key {api_key}, only Fetch (1) is cached")
+                write!(
+                    f,
+                    "the request has the API key {api_key}, only Fetch (1) is cached"
+                )
             }
             Self::Response(source) => write!(f, "upstream's answer is no Fetch response: {source}"),
             Self::CorrelationId { expected, found } => {
@@ -145,7 +148,10 @@ impl fmt::Display for Error {
                 partition,
                 base_offset,
                 source,
-            } => write!(f, "partition {partition}, batch at offset {base_offset}: {source}"),
+            } => write!(
+                f,
+                "partition {partition}, batch at offset {base_offset}: {source}"
+            ),
             Self::Broker {
                 partition: -1,
                 error_code,
@@ -153,7 +159,10 @@ impl fmt::Display for Error {
             Self::Broker {
                 partition,
                 error_code,
-            } => write!(f, "partition {partition}: the broker answered with error {error_code}"),
+            } => write!(
+                f,
+                "partition {partition}: the broker answered with error {error_code}"
+            ),
             Self::Snapshot { expected } => write!(f, "this is no whole snapshot: {expected}"),
             Self::SnapshotVersion { version } => {
                 write!(f, "the snapshot is of version {version}; take a new one")

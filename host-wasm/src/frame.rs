@@ -97,7 +97,9 @@ impl RequestFrame {
     /// Encodes a request.
     pub fn encode(header: &RequestHeader, request: &FetchRequest) -> Result<Bytes, Error> {
         let mut body = Chunks::new();
-        request.encode(header.version, &mut body).map_err(Error::Request)?;
+        request
+            .encode(header.version, &mut body)
+            .map_err(Error::Request)?;
         let mut frame = BytesMut::with_capacity(header.bytes.len() + body.size_bytes());
         frame.put_slice(&header.bytes);
         for slice in body.into_slices() {

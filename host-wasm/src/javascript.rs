@@ -49,9 +49,16 @@ pub struct RawPlan(Planned);
 pub struct RawCursor(Cursor);
 
 fn moment(monotonic_ms: f64, unix_ms: f64) -> Moment {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from f64 saturates")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast from f64 saturates"
+    )]
     let unix_ms = unix_ms as u64;
-    Moment { monotonic_ms, unix_ms }
+    Moment {
+        monotonic_ms,
+        unix_ms,
+    }
 }
 
 fn topic_id(high: u64, low: u64) -> TopicId {
@@ -101,7 +108,9 @@ impl RawCache {
     /// The answer if all of it is cached; otherwise [`Self::pending`] has the plan.
     pub fn plan(&mut self, request: Vec<u8>, monotonic_ms: f64) -> Thrown<Option<Vec<u8>>> {
         self.pending = None;
-        let planned = self.cache.plan(&Bytes::from(request), moment(monotonic_ms, 0.0))?;
+        let planned = self
+            .cache
+            .plan(&Bytes::from(request), moment(monotonic_ms, 0.0))?;
         if planned.needs_upstream() {
             self.pending = Some(planned);
             return Ok(None);
@@ -111,7 +120,9 @@ impl RawCache {
 
     /// What is cached of a request and what is not, whatever it comes to.
     pub fn plan_whole(&mut self, request: Vec<u8>, monotonic_ms: f64) -> Thrown<RawPlan> {
-        let planned = self.cache.plan(&Bytes::from(request), moment(monotonic_ms, 0.0))?;
+        let planned = self
+            .cache
+            .plan(&Bytes::from(request), moment(monotonic_ms, 0.0))?;
         Ok(RawPlan(planned))
     }
 
@@ -129,7 +140,9 @@ impl RawCache {
     pub fn absorb(&mut self, plan: RawPlan, response: Vec<u8>, monotonic_ms: f64) -> Thrown<Option<Vec<u8>>> {
         let RawPlan(planned) = plan;
         let response = Bytes::from(response);
-        let upstream = self.cache.absorb(&planned, &response, moment(monotonic_ms, 0.0))?;
+        let upstream = self
+            .cache
+            .absorb(&planned, &response, moment(monotonic_ms, 0.0))?;
         if planned.is_all_upstream() {
             return Ok(None);
         }
@@ -190,15 +203,26 @@ impl RawCache {
             size_limit_bytes: size_limit_bytes as usize,
             committed: false,
         };
-        let block = self.cache.decode(&Bytes::from(response), version, correlation_id, &range)?;
+        let block = self
+            .cache
+            .decode(&Bytes::from(response), version, correlation_id, &range)?;
         Ok(block.into_bytes())
     }
 
     /// Where the cached batch lies that answers a fetch at an offset: an address in the module's memory, 0 if it is not
     /// cached. It lies there until the next call that changes the cache.
-    pub fn batch(&mut self, topic_high: u64, topic_low: u64, partition: i32, offset: i64, monotonic_ms: f64) -> usize {
+    pub fn batch(
+        &mut self,
+        topic_high: u64,
+        topic_low: u64,
+        partition: i32,
+        offset: i64,
+        monotonic_ms: f64,
+    ) -> usize {
         let now = moment(monotonic_ms, 0.0);
-        let batch = self.cache.batch(topic_id(topic_high, topic_low), partition, offset, now);
+        let batch = self
+            .cache
+            .batch(topic_id(topic_high, topic_low), partition, offset, now);
         self.view_bytes = batch.as_ref().map_or(0, Bytes::len);
         // The cache still holds what it lent, so the address stays right when this share is given back.
         batch.map_or(0, |batch| batch.as_ptr() as usize)
@@ -245,12 +269,14 @@ impl RawCache {
 
     /// Drops what is cached of a partition.
     pub fn invalidate_partition(&mut self, topic_high: u64, topic_low: u64, partition: i32) {
-        self.cache.invalidate_partition(topic_id(topic_high, topic_low), partition);
+        self.cache
+            .invalidate_partition(topic_id(topic_high, topic_low), partition);
     }
 
     /// Drops the batches of a partition that end before an offset.
     pub fn invalidate_below(&mut self, topic_high: u64, topic_low: u64, partition: i32, offset: i64) {
-        self.cache.invalidate_below(topic_id(topic_high, topic_low), partition, offset);
+        self.cache
+            .invalidate_below(topic_id(topic_high, topic_low), partition, offset);
     }
 
     /// What is cached of every partition, as JSON.
@@ -261,7 +287,10 @@ impl RawCache {
             let topic = key.topic_id;
             let partition = key.partition;
             // Writing to a string does not fail.
-            let _ = write!(json, "{comma}{{\"topic\":\"{topic}\",\"partition\":{partition},\"spans\":[");
+            let _ = write!(
+                json,
+                "{comma}{{\"topic\":\"{topic}\",\"partition\":{partition},\"spans\":["
+            );
             for (at, span) in self.cache.covered(topic, partition).iter().enumerate() {
                 let comma = if at == 0 { "" } else { "," };
                 let _ = write!(json, "{comma}[\"{}\",\"{}\"]", span.base(), span.last());

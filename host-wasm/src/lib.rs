@@ -43,6 +43,10 @@ mod component;
 mod error;
 pub mod frame;
 #[cfg(feature = "javascript")]
+#[expect(
+    unreachable_pub,
+    reason = "wasm-bindgen exports what is public, wherever it stands"
+)]
 mod javascript;
 mod lookup;
 mod module;

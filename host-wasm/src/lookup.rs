@@ -11,7 +11,9 @@ use kachet_core::wire::{
 use crate::cache::{EmbeddedCache, within};
 use crate::clock::Moment;
 use crate::error::Error;
-use crate::frame::{RequestFrame, RequestHeader, decode_response};
+use crate::frame::decode_response;
+#[cfg(any(feature = "javascript", feature = "component"))]
+use crate::frame::{RequestFrame, RequestHeader};
 use crate::records::{Block, Wanted};
 
 /// How many bytes of batches one step of a range takes at most, unless the first batch is larger.
@@ -107,7 +109,13 @@ impl EmbeddedCache {
 
     /// The records of an answer, which need not have come through the cache: of the partition of the range, from its
     /// offset on.
-    pub fn decode(&self, frame: &Bytes, version: i16, correlation_id: i32, range: &Range) -> Result<Block, Error> {
+    pub fn decode(
+        &self,
+        frame: &Bytes,
+        version: i16,
+        correlation_id: i32,
+        range: &Range,
+    ) -> Result<Block, Error> {
         within("response", frame.len(), self.settings.response_limit_bytes)?;
         let response = decode_response(frame, version, correlation_id)?;
         if response.error_code != 0 {
@@ -129,6 +137,7 @@ impl EmbeddedCache {
 }
 
 /// What a request that is made here asks for.
+#[cfg(any(feature = "javascript", feature = "component"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) range: Range,
@@ -139,6 +148,7 @@ pub(crate) struct Asked {
 }
 
 /// The frame of a request for one partition.
+#[cfg(any(feature = "javascript", feature = "component"))]
 pub(crate) fn request_frame(asked: &Asked) -> Result<Vec<u8>, Error> {
     let request = FetchRequest {
         min_bytes: asked.min_bytes,

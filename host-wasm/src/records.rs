@@ -20,7 +20,7 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use kachet_core::wire::codec::{Codec, decompress};
-use kachet_core::wire::{BatchEntry, Batches, PartitionData, Record, RecordBatch};
+use kachet_core::wire::{BatchEntry, Batches, PartitionData, Record, RecordBatch, RecordBytes};
 
 use crate::aborted::Aborted;
 use crate::checksum::CRC32C;
@@ -98,7 +98,7 @@ impl Block {
             });
         }
         let mut aborted = Aborted::new(data.aborted_transactions.as_deref());
-        let slices = data.records.iter().flat_map(|records| records.slices());
+        let slices = data.records.iter().flat_map(RecordBytes::slices);
         for entry in slices.flat_map(|slice| Batches::new(slice)) {
             let batch = match entry.map_err(|source| Error::Batch { partition, source })? {
                 BatchEntry::Batch(batch) => batch,
@@ -200,15 +200,19 @@ impl Block {
     }
 
     /// The records, for those who are on the same side of the border.
-    pub fn records(&self) -> impl Iterator<Item = RecordView<'_, impl Iterator<Item = (&[u8], Option<&[u8]>)>>> {
+    pub fn records(
+        &self,
+    ) -> impl Iterator<Item = RecordView<'_, impl Iterator<Item = (&[u8], Option<&[u8]>)>>> {
         let (records, _) = self.records.as_chunks::<RECORD_WORDS>();
-        records.iter().map(|[offset, timestamp, key, value, headers, _]| RecordView {
-            offset: offset.cast_signed(),
-            timestamp: timestamp.cast_signed(),
-            key: self.at(*key),
-            value: self.at(*value),
-            headers: self.headers_at(*headers),
-        })
+        records
+            .iter()
+            .map(|[offset, timestamp, key, value, headers, _]| RecordView {
+                offset: offset.cast_signed(),
+                timestamp: timestamp.cast_signed(),
+                key: self.at(*key),
+                value: self.at(*value),
+                headers: self.headers_at(*headers),
+            })
     }
 
     fn headers_at(&self, place: u64) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
@@ -253,11 +257,7 @@ fn unpair(pair: u64) -> (usize, usize) {
     (half(pair), half(pair >> 32))
 }
 
-fn payload<'b>(
-    partition: i32,
-    batch: &RecordBatch<'b>,
-    wanted: &Wanted,
-) -> Result<Cow<'b, [u8]>, Error> {
+fn payload<'b>(partition: i32, batch: &RecordBatch<'b>, wanted: &Wanted) -> Result<Cow<'b, [u8]>, Error> {
     let expanded = match batch.codec() {
         Ok(Codec::None) => return Ok(Cow::Borrowed(batch.payload())),
         Ok(codec) => decompress(codec, batch.payload(), wanted.decompressed_limit_bytes),

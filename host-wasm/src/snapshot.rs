@@ -110,7 +110,8 @@ impl EmbeddedCache {
     /// The first cached offset at or behind `offset`.
     fn first_covered(&self, key: PartitionKey, offset: i64) -> Option<i64> {
         let mut runs = self.core.covered(key).into_iter();
-        runs.find(|run| run.last() >= offset).map(|run| run.base().max(offset))
+        runs.find(|run| run.last() >= offset)
+            .map(|run| run.base().max(offset))
     }
 
     fn behind_run(&self, key: PartitionKey, offset: i64) -> i64 {
@@ -133,7 +134,13 @@ impl EmbeddedCache {
                 ..FetchRequest::default()
             };
             let response = self.core.replan(request.clone(), now.instant()).into_response()?;
-            let data = response.topics.into_iter().next()?.partitions.into_iter().next()?;
+            let data = response
+                .topics
+                .into_iter()
+                .next()?
+                .partitions
+                .into_iter()
+                .next()?;
             let last = last_offset(&data).filter(|last| *last >= offset)?;
             Some((request, data, last.saturating_add(1)))
         })
@@ -239,7 +246,9 @@ impl EmbeddedCache {
         }
         let unix_ms = part.get(8..16).and_then(|bytes| bytes.first_chunk().copied());
         let unix_ms = unix_ms.map(u64::from_be_bytes).unwrap_or_default();
-        let request_bytes = word(16).map(u32::from_be_bytes).and_then(|length| usize::try_from(length).ok());
+        let request_bytes = word(16)
+            .map(u32::from_be_bytes)
+            .and_then(|length| usize::try_from(length).ok());
         let behind = request_bytes.and_then(|length| length.checked_add(PART_HEAD_BYTES));
         let Some(behind) = behind.filter(|behind| *behind <= part.len()) else {
             return Err(not_whole("the length of a request is wrong"));
@@ -248,7 +257,13 @@ impl EmbeddedCache {
         self.take_over(&request, &response, unix_ms, now)
     }
 
-    fn take_over(&mut self, request: &Bytes, response: &Bytes, unix_ms: u64, now: Moment) -> Result<Restored, Error> {
+    fn take_over(
+        &mut self,
+        request: &Bytes,
+        response: &Bytes,
+        unix_ms: u64,
+        now: Moment,
+    ) -> Result<Restored, Error> {
         let RequestFrame { header, request } = RequestFrame::decode(request)?;
         let response = decode_response(response, header.version, header.correlation_id)?;
         let max_staleness = self.settings.max_staleness;

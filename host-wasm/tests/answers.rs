@@ -72,7 +72,10 @@ fn line(name: &str) -> String {
     let again = cache.plan(&request, NOW).unwrap();
     let second = match again.upstream().unwrap() {
         Some(asked) => format!("asks {:08x}", crc32fast::hash(&asked)),
-        None => format!("cached {:08x}", crc32fast::hash(&again.into_response().unwrap().unwrap())),
+        None => format!(
+            "cached {:08x}",
+            crc32fast::hash(&again.into_response().unwrap().unwrap())
+        ),
     };
     let snapshot = {
         let mut cursor = cache.begin_snapshot();
@@ -102,5 +105,8 @@ fn answers_are_those_that_are_written_down() {
     }
     assert_eq!(text, fs::read_to_string(path).unwrap());
     let cached = text.lines().filter(|line| line.contains("then cached")).count();
-    assert!(cached >= 12, "the codecs and the transactions of v13 to v18, but not {cached}");
+    assert!(
+        cached >= 12,
+        "the codecs and the transactions of v13 to v18, but not {cached}"
+    );
 }

@@ -141,7 +141,8 @@ impl Runtime {
         upstream: Upstream,
     ) -> Result<Plugin> {
         let mut linker = Linker::new(&self.engine);
-        bindings::Kachet::add_to_linker::<_, HasSelf<_>>(&mut linker, |host: &mut HostState| host).map_err(failed)?;
+        bindings::Kachet::add_to_linker::<_, HasSelf<_>>(&mut linker, |host: &mut HostState| host)
+            .map_err(failed)?;
         let mut store = self.store(&limits, upstream)?;
         let instance = bindings::Kachet::instantiate(&mut store, component, &linker).map_err(failed)?;
         let cache = instance.kachet_cache_cache().store();
@@ -184,7 +185,9 @@ pub struct Plugin {
 
 impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plugin").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("Plugin")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }
 
@@ -196,28 +199,36 @@ impl Plugin {
     pub fn fetch(&mut self, request: &[u8]) -> Called<Vec<u8>> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        cache.call_fetch(&mut self.store, self.resource, request).map_err(failed)
+        cache
+            .call_fetch(&mut self.store, self.resource, request)
+            .map_err(failed)
     }
 
     /// The record at an offset.
     pub fn record(&mut self, topic: TopicId, partition: i32, offset: i64) -> Called<Option<KafkaRecord>> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        cache.call_record(&mut self.store, self.resource, topic, partition, offset).map_err(failed)
+        cache
+            .call_record(&mut self.store, self.resource, topic, partition, offset)
+            .map_err(failed)
     }
 
     /// Records from an offset on.
     pub fn records(&mut self, range: Range) -> Called<Records> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        cache.call_records(&mut self.store, self.resource, range).map_err(failed)
+        cache
+            .call_records(&mut self.store, self.resource, range)
+            .map_err(failed)
     }
 
     /// The cached batch that holds an offset.
     pub fn batch(&mut self, topic: TopicId, partition: i32, offset: i64) -> Result<Option<Vec<u8>>> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        cache.call_batch(&mut self.store, self.resource, topic, partition, offset).map_err(failed)
+        cache
+            .call_batch(&mut self.store, self.resource, topic, partition, offset)
+            .map_err(failed)
     }
 
     /// One figure of the cache.
@@ -226,28 +237,36 @@ impl Plugin {
         let cache = self.instance.kachet_cache_cache().store();
         let figures = cache.call_stats(&mut self.store, self.resource).map_err(failed)?;
         let found = figures.into_iter().find(|(found, _)| found == name);
-        found.map(|(_, value)| value).with_context(|| format!("there is no figure {name}"))
+        found
+            .map(|(_, value)| value)
+            .with_context(|| format!("there is no figure {name}"))
     }
 
     /// Drops everything, or what is cached of a topic or a partition.
     pub fn invalidate(&mut self, topic: Option<TopicId>, partition: Option<i32>) -> Result<()> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        cache.call_invalidate(&mut self.store, self.resource, topic, partition).map_err(failed)
+        cache
+            .call_invalidate(&mut self.store, self.resource, topic, partition)
+            .map_err(failed)
     }
 
     /// The cache as bytes.
     pub fn snapshot(&mut self) -> Called<Vec<u8>> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        cache.call_snapshot(&mut self.store, self.resource).map_err(failed)
+        cache
+            .call_snapshot(&mut self.store, self.resource)
+            .map_err(failed)
     }
 
     /// Takes a snapshot over.
     pub fn restore(&mut self, snapshot: &[u8]) -> Called<Restored> {
         refill(&mut self.store, &self.limits)?;
         let cache = self.instance.kachet_cache_cache().store();
-        cache.call_restore(&mut self.store, self.resource, snapshot).map_err(failed)
+        cache
+            .call_restore(&mut self.store, self.resource, snapshot)
+            .map_err(failed)
     }
 }
 

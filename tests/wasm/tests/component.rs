@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use kachet_tests::setup::or_skip;
-use kachet_wasm_tests::{HostState, Limits, Plugin, Range, Runtime, Settings, TopicId, Upstream, component_path, refill, settings};
+use kachet_wasm_tests::{
+    HostState, Limits, Plugin, Range, Runtime, Settings, TopicId, Upstream, component_path, refill, settings,
+};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Trap, component};
 
@@ -90,24 +92,49 @@ fn fixtures_give_the_same_bytes_as_natively() -> Result<()> {
     let mut lines = 0;
     for line in written.lines() {
         let words: Vec<&str> = line.split(' ').collect();
-        let [name, "asks", first, "then", what, second, "keeps", batches, "snapshot", length] = words[..] else {
+        let [
+            name,
+            "asks",
+            first,
+            "then",
+            what,
+            second,
+            "keeps",
+            batches,
+            "snapshot",
+            length,
+        ] = words[..]
+        else {
             bail!("a line of another form: {line}");
         };
         let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
         let (seen, fixture) = (Arc::clone(&asked), name.to_owned());
         let mut failing = false;
         let upstream = move |request: Vec<u8>| {
-            seen.lock().unwrap().push(format!("{:08x}", crc32fast::hash(&request)));
+            seen.lock()
+                .unwrap()
+                .push(format!("{:08x}", crc32fast::hash(&request)));
             if std::mem::replace(&mut failing, true) {
                 bail!("asked a second time");
             }
             Ok(frame(&fixture, "response"))
         };
-        let mut plugin = runtime.plugin(&component, Limits::default(), &settings(16 << 20), Box::new(upstream))?;
+        let mut plugin = runtime.plugin(
+            &component,
+            Limits::default(),
+            &settings(16 << 20),
+            Box::new(upstream),
+        )?;
         let request = frame(name, "request");
-        assert_eq!(plugin.fetch(&request)?.unwrap(), frame(name, "response"), "{name}");
+        assert_eq!(
+            plugin.fetch(&request)?.unwrap(),
+            frame(name, "response"),
+            "{name}"
+        );
         match (what, plugin.fetch(&request)?) {
-            ("cached", Ok(answer)) => assert_eq!(format!("{:08x}", crc32fast::hash(&answer)), second, "{name}"),
+            ("cached", Ok(answer)) => {
+                assert_eq!(format!("{:08x}", crc32fast::hash(&answer)), second, "{name}")
+            }
             ("asks", Err(error)) => {
                 assert_eq!(error.code, "UPSTREAM", "{name}");
                 assert_eq!(asked.lock().unwrap()[1], second, "{name}");
@@ -170,7 +197,12 @@ fn malformed_input_and_a_failing_upstream_are_errors_and_leave_the_cache_usable(
     let answers = Arc::new(std::sync::Mutex::new(Vec::<Result<Vec<u8>>>::new()));
     let prepared = Arc::clone(&answers);
     let upstream = move |_| prepared.lock().unwrap().remove(0);
-    let mut plugin = runtime.plugin(&component, Limits::default(), &settings(1 << 20), Box::new(upstream))?;
+    let mut plugin = runtime.plugin(
+        &component,
+        Limits::default(),
+        &settings(1 << 20),
+        Box::new(upstream),
+    )?;
     let request = frame(NAME, "request");
     let mut code = |answer: Result<Vec<u8>>| -> Result<String> {
         answers.lock().unwrap().push(answer);
@@ -183,11 +215,18 @@ fn malformed_input_and_a_failing_upstream_are_errors_and_leave_the_cache_usable(
     assert_eq!(code(Ok(vec![0; 17 << 20]))?, "TOO_LONG");
     assert_eq!(code(Err(anyhow::anyhow!("no route")))?, "UPSTREAM");
     for cut in [0, 3, 9, 14, 40] {
-        assert_eq!(plugin.fetch(&request[..cut])?.unwrap_err().code, "MALFORMED_REQUEST", "{cut}");
+        assert_eq!(
+            plugin.fetch(&request[..cut])?.unwrap_err().code,
+            "MALFORMED_REQUEST",
+            "{cut}"
+        );
     }
     let nobody = TopicId { high: 0, low: 0 };
     assert_eq!(plugin.record(nobody, 0, 0)?.unwrap_err().code, "INVALID_ARGUMENT");
-    assert_eq!(plugin.restore(b"nothing")?.unwrap_err().code, "MALFORMED_SNAPSHOT");
+    assert_eq!(
+        plugin.restore(b"nothing")?.unwrap_err().code,
+        "MALFORMED_SNAPSHOT"
+    );
     answers.lock().unwrap().push(Ok(response.clone()));
     assert_eq!(plugin.fetch(&request)?.unwrap(), response);
     // All of it is cached: upstream has no answer left.
@@ -210,7 +249,9 @@ const HOSTILE: &str = r#"(component
 fn hostile_store(runtime: &Runtime, limits: &Limits) -> (wasmtime::Store<HostState>, component::Instance) {
     let component = runtime.compile(HOSTILE).unwrap();
     let mut store = runtime.store(limits, counting().0).unwrap();
-    let instance = Linker::new(runtime.engine()).instantiate(&mut store, &component).unwrap();
+    let instance = Linker::new(runtime.engine())
+        .instantiate(&mut store, &component)
+        .unwrap();
     (store, instance)
 }
 
@@ -249,7 +290,10 @@ fn plugins_that_spin_or_take_all_memory_end_by_themselves_and_leave_the_others_a
     assert!(pages as usize * 65_536 <= limits.memory_bytes, "{pages} pages");
 
     for peer in &mut peers {
-        assert_eq!(format!("{:?}", peer.record(topic(), 0, 0)?.unwrap()), format!("{expected:?}"));
+        assert_eq!(
+            format!("{:?}", peer.record(topic(), 0, 0)?.unwrap()),
+            format!("{expected:?}")
+        );
     }
     Ok(())
 }
@@ -268,7 +312,10 @@ fn a_cache_whose_limit_is_beyond_its_memory_ends_its_own_instance_only() -> Resu
     let upstream: Upstream = Box::new(|_| Ok(vec![0; 12 << 20]));
     let mut greedy = runtime.plugin(&component, limits, &Settings { ..settings(1 << 30) }, upstream)?;
     assert!(greedy.fetch(&frame(NAME, "request")).is_err());
-    assert!(greedy.fetch(&frame(NAME, "request")).is_err(), "an instance that trapped runs no more");
+    assert!(
+        greedy.fetch(&frame(NAME, "request")).is_err(),
+        "an instance that trapped runs no more"
+    );
     assert!(peer.record(topic(), 0, 0)?.unwrap().is_some());
     Ok(())
 }

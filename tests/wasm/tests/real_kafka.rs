@@ -19,7 +19,8 @@ fn upstream(broker: BrokerAddress, runtime: tokio::runtime::Handle, count: Arc<A
     let transport = TcpTransport::new(TcpSettings::default());
     Box::new(move |frame| {
         count.fetch_add(1, Ordering::Relaxed);
-        let RequestFrame { header, request } = RequestFrame::decode(&Bytes::from(frame)).context("from a plugin")?;
+        let RequestFrame { header, request } =
+            RequestFrame::decode(&Bytes::from(frame)).context("from a plugin")?;
         let version = header.version;
         let answer = runtime.block_on(transport.round_trip(&broker, Request::Fetch { version, request }))?;
         let Response::Fetch(response) = answer else {
@@ -34,7 +35,9 @@ fn several_plugins_read_every_codec_of_a_real_kafka_and_ask_it_once() -> Result<
     let Some(component) = or_skip(component_path()) else {
         return Ok(());
     };
-    let Some(broker) = shared_kafka() else { return Ok(()) };
+    let Some(broker) = shared_kafka() else {
+        return Ok(());
+    };
     let Some(mut writer) = writer_for(broker) else {
         return Ok(());
     };
@@ -43,7 +46,10 @@ fn several_plugins_read_every_codec_of_a_real_kafka_and_ask_it_once() -> Result<
     for (seed, codec) in (1..).zip(["none", "gzip", "snappy", "lz4", "zstd"]) {
         writer.command(&format!("produce {topic} 0 {codec} 60 20 {seed}"))?;
     }
-    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
     let address: BrokerAddress = broker.bootstrap().parse()?;
     let id = tokio.block_on(async {
         let transport = TcpTransport::new(TcpSettings::default());
@@ -66,7 +72,9 @@ fn several_plugins_read_every_codec_of_a_real_kafka_and_ask_it_once() -> Result<
             committed: false,
         };
         for pass in 0..2 {
-            let read = plugin.records(range)?.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+            let read = plugin
+                .records(range)?
+                .map_err(|error| anyhow::anyhow!("{error:?}"))?;
             assert_eq!(read.records.len(), 300, "pass {pass}");
             assert_eq!(read.next, Some(300));
             for (at, record) in (0_u32..).zip(&read.records) {
@@ -74,14 +82,23 @@ fn several_plugins_read_every_codec_of_a_real_kafka_and_ask_it_once() -> Result<
                 assert_eq!(record.offset, i64::from(at));
                 assert_eq!(record.timestamp, records::timestamp_ms(index));
                 assert_eq!(record.key.as_deref(), Some(records::key(seed, index).as_bytes()));
-                assert_eq!(record.value.as_deref(), Some(records::value(seed, index).as_bytes()));
+                assert_eq!(
+                    record.value.as_deref(),
+                    Some(records::value(seed, index).as_bytes())
+                );
             }
         }
         for offset in [299, 0, 150] {
-            let record = plugin.record(topic_id(id), 0, offset)?.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+            let record = plugin
+                .record(topic_id(id), 0, offset)?
+                .map_err(|error| anyhow::anyhow!("{error:?}"))?;
             assert_eq!(record.map(|record| record.offset), Some(offset));
         }
-        assert_eq!(count.load(Ordering::Relaxed), 1, "everything else comes from the cache");
+        assert_eq!(
+            count.load(Ordering::Relaxed),
+            1,
+            "everything else comes from the cache"
+        );
         assert_eq!(plugin.figure("upstream_fetches")?, 1);
     }
     Ok(())

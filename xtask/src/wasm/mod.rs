@@ -113,6 +113,12 @@ pub(crate) fn build(toolchain: Toolchain) -> Tally {
     tally
 }
 
+/// Makes the npm package and the component by `toolchain`, and tests the package in Node.
+pub(crate) fn package_and_test(toolchain: Toolchain) -> Result<Tally> {
+    package::build(toolchain)?;
+    package::test_in_node()
+}
+
 /// Makes the npm package and the component.
 pub(crate) fn package() -> Result<()> {
     match ensure()? {

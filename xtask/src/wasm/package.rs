@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::{HOSTED, Toolchain};
-use crate::process;
+use crate::process::{self, Tally};
 use crate::project::{cargo, root, target_dir};
 use crate::system::{self, Part};
 
@@ -78,6 +78,26 @@ pub(super) fn component_path() -> PathBuf {
     target_dir().join("wasm").join("kachet.component.wasm")
 }
 
+/// Runs the tests of the npm package in Node; counts them.
+pub(super) fn test_in_node() -> Result<Tally> {
+    let folder = target_dir().join("npm").join("test");
+    empty(&folder)?;
+    let installed = folder.join("node_modules/kachet");
+    for file in files_in(&package_dir(), |_| true)? {
+        copy(&file, &installed.join(file.file_name().unwrap_or_default()))?;
+    }
+    for file in files_in(&root().join("host-wasm/js/test"), |_| true)? {
+        copy(&file, &folder.join(file.file_name().unwrap_or_default()))?;
+    }
+    let url = |path: &str| format!("file://{}", root().join(path).display());
+    let mut node = Command::new("node");
+    node.args(["--test", "--test-reporter=tap", "cache.test.mjs"])
+        .env("KACHET_FIXTURES", url("core/tests/fixtures/"))
+        .env("KACHET_ANSWERS", url("host-wasm/tests/answers.txt"))
+        .current_dir(&folder);
+    process::run_node_tests(&mut node)
+}
+
 /// What npm brings.
 #[derive(Debug)]
 pub(super) struct Tools {
@@ -135,7 +155,10 @@ fn module(toolchain: Toolchain, variant: Variant) -> Result<PathBuf> {
     process::run(&mut build)?;
     let built = toolchain.target_dir().join(HOSTED).join("wasm/kachet_wasm.wasm");
     // The next variant is built into the same place.
-    let kept = target_dir().join("wasm").join(variant.folder).join("kachet_wasm.wasm");
+    let kept = target_dir()
+        .join("wasm")
+        .join(variant.folder)
+        .join("kachet_wasm.wasm");
     copy(&built, &kept)?;
     Ok(kept)
 }
@@ -178,7 +201,12 @@ fn javascript(toolchain: Toolchain, tools: &Tools, variant: Variant, package: &P
     copy(&raw.join("kachet_wasm.d.ts"), &package.join("kachet_wasm.d.ts"))?;
     let optimised = package.join("kachet_wasm_bg.wasm");
     tools.optimise(&raw.join("kachet_wasm_bg.wasm"), &optimised)?;
-    packager([OsStr::new("imports"), optimised.as_os_str(), OsStr::new("--allow"), OsStr::new("./kachet_wasm_bg.js")])?;
+    packager([
+        OsStr::new("imports"),
+        optimised.as_os_str(),
+        OsStr::new("--allow"),
+        OsStr::new("./kachet_wasm_bg.js"),
+    ])?;
     let here = root().join("host-wasm");
     copy(&here.join("js/npm.json"), &package.join("package.json"))?;
     copy(&here.join("README.md"), &package.join("README.md"))?;
@@ -197,14 +225,20 @@ fn javascript(toolchain: Toolchain, tools: &Tools, variant: Variant, package: &P
 fn compile(tools: &Tools, work: &Path) -> Result<()> {
     let source = root().join("host-wasm/js");
     for file in files_in(&source.join("src"), |name| name.ends_with(".ts"))? {
-        copy(&file, &work.join("src").join(file.file_name().unwrap_or_default()))?;
+        copy(
+            &file,
+            &work.join("src").join(file.file_name().unwrap_or_default()),
+        )?;
     }
     copy(&source.join("tsconfig.json"), &work.join("tsconfig.json"))?;
     // Decides that the files are modules.
     copy(&source.join("npm.json"), &work.join("package.json"))?;
     let types = tools.modules().join("@types");
     let mut tsc = tools.command("tsc");
-    tsc.args(["--project", "."]).arg("--typeRoots").arg(types).current_dir(work);
+    tsc.args(["--project", "."])
+        .arg("--typeRoots")
+        .arg(types)
+        .current_dir(work);
     process::run(&mut tsc)
 }
 
@@ -213,15 +247,28 @@ fn component(toolchain: Toolchain, tools: &Tools) -> Result<()> {
     let optimised = module.with_file_name("optimised.wasm");
     tools.optimise(&module, &optimised)?;
     let component = component_path();
-    packager([OsStr::new("component"), optimised.as_os_str(), component.as_os_str()])?;
-    packager([OsStr::new("imports"), component.as_os_str(), OsStr::new("--allow"), OsStr::new("kachet:cache/")])?;
+    packager([
+        OsStr::new("component"),
+        optimised.as_os_str(),
+        component.as_os_str(),
+    ])?;
+    packager([
+        OsStr::new("imports"),
+        component.as_os_str(),
+        OsStr::new("--allow"),
+        OsStr::new("kachet:cache/"),
+    ])?;
     measure(COMPONENT, &[component])
 }
 
 fn measure(variant: Variant, files: &[PathBuf]) -> Result<()> {
     let limit = variant.limit_bytes.to_string();
     let arguments = ["measure", variant.what, &limit].map(OsStr::new);
-    packager(arguments.into_iter().chain(files.iter().map(|file| file.as_os_str())))
+    packager(
+        arguments
+            .into_iter()
+            .chain(files.iter().map(|file| file.as_os_str())),
+    )
 }
 
 /// The files of a folder, in order of their names.
@@ -230,7 +277,11 @@ fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>
     let mut files = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if path.is_file() && wanted(&name) {
             files.push(path);
         }
