@@ -7,9 +7,10 @@ use crate::process::capture;
 use crate::project::cargo;
 
 /// Licences that ask for no more than a notice.
-const ALLOWED: [&str; 10] = [
+const ALLOWED: [&str; 11] = [
     "0BSD",
     "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
     "BSD-2-Clause",
     "BSD-3-Clause",
     "CC0-1.0",

@@ -56,6 +56,8 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Make the npm package `target/npm/kachet` and the component `target/wasm/kachet.component.wasm`, and print their sizes.
+    Wasm,
     /// Run the cache against simulated brokers, networks and clients, one world for each seed.
     Sim(simulation::Options),
     /// Check the style rules that no other tool knows: file sizes, names, leftovers, panics in libraries.
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Ci => test::run(&wanted(true, true, true)),
         Command::Setup => test::set_up(),
         Command::Kafka { port, dir, keep } => told(&kafka::play(port, dir.as_deref(), keep)),
+        Command::Wasm => told(&wasm::package()),
         Command::Sim(options) => told(&simulation::run(&options)),
         Command::Tidy => told(&tidy::run()),
         Command::Licences => told(&licences::run()),

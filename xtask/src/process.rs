@@ -123,6 +123,38 @@ pub(crate) fn run_tests(command: &mut Command) -> Result<Tally> {
     Ok(counted.tally(status.success()))
 }
 
+/// Runs a `node --test` that reports as TAP, shows its output at its end and counts the tests.
+pub(crate) fn run_node_tests(command: &mut Command) -> Result<Tally> {
+    announce(command);
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start `{}`", describe(command)))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    eprintln!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    let tally = count_tap(&text);
+    Ok(Tally {
+        // It broke off before it could count, or ran nothing.
+        failed: tally
+            .failed
+            .max((!output.status.success() || tally.passed == 0).into()),
+        ..tally
+    })
+}
+
+/// What the last lines of TAP say, like `# pass 22`.
+fn count_tap(text: &str) -> Tally {
+    let number = |word: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(word));
+        line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+    };
+    Tally {
+        passed: number("# pass "),
+        failed: number("# fail ") + number("# cancelled "),
+        skipped: number("# skipped "),
+    }
+}
+
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counted {
     passed: u32,
@@ -276,6 +308,17 @@ mod tests {
                 skipped: 3
             }
         );
+    }
+
+    #[test]
+    fn nodes_counts_are_read() {
+        let text = "ok 1 - a\n1..4\n# tests 4\n# pass 1\n# fail 1\n# cancelled 1\n# skipped 1\n";
+        let expected = Tally {
+            passed: 1,
+            failed: 2,
+            skipped: 1,
+        };
+        assert_eq!(count_tap(text), expected);
     }
 
     #[test]

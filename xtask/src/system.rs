@@ -10,6 +10,9 @@ use crate::process::{self, capture, find_program};
 /// The oldest Java that runs Kafka 4 and single source files.
 const JAVA_MAJOR_MIN: u32 = 17;
 
+/// The oldest Node that is tried.
+const NODE_MAJOR_MIN: u32 = 18;
+
 /// A part of the system that tests need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -21,6 +24,8 @@ pub(crate) enum Part {
     Kcat,
     /// The client that everybody has for HTTP.
     Curl,
+    /// Node with npm, which fetches what makes a package of WebAssembly.
+    Node,
 }
 
 /// What a real Kafka and its clients take.
@@ -33,6 +38,7 @@ impl Part {
             Self::Maven => "Maven (`mvn`)".to_owned(),
             Self::Kcat => "kcat".to_owned(),
             Self::Curl => "curl".to_owned(),
+            Self::Node => format!("Node of version {NODE_MAJOR_MIN} or later with npm"),
         }
     }
 
@@ -44,6 +50,9 @@ impl Part {
             Self::Maven => find_program("mvn").is_some(),
             Self::Kcat => find_program("kcat").is_some(),
             Self::Curl => find_program("curl").is_some(),
+            Self::Node => {
+                find_program("npm").is_some() && node_major().is_some_and(|major| major >= NODE_MAJOR_MIN)
+            }
         }
     }
 
@@ -54,6 +63,8 @@ impl Part {
             Self::Maven => &["maven"],
             Self::Kcat => &["kcat"],
             Self::Curl => &["curl"],
+            // It brings nodejs with it.
+            Self::Node => &["npm"],
         }
     }
 
@@ -63,6 +74,7 @@ impl Part {
             Self::Maven => "maven",
             Self::Kcat => "kcat",
             Self::Curl => "curl",
+            Self::Node => "node",
         }
     }
 }
@@ -177,6 +189,12 @@ fn java_major() -> Option<u32> {
         .output()
         .ok()?;
     parse_java_major(&String::from_utf8_lossy(&output.stderr))
+}
+
+/// The 20 of `v20.20.2`.
+fn node_major() -> Option<u32> {
+    let version = capture(Command::new("node").arg("--version")).ok()?;
+    version.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
 /// The 17 of `openjdk version "17.0.15" 2025-04-15`, and the 8 of `"1.8.0_402"`.

@@ -44,19 +44,26 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
     if wanted.kafka {
         steps.run("kafka set-up", || kafka::ensure().map(present));
     }
-    steps.run("tests", || workspace_tests(wanted));
-    steps.run("simulation", || {
-        simulation::run(&simulation::Options::of_every_test()).map(|()| Outcome::Passed)
-    });
-    steps.run("features", || Ok(Outcome::Tests(features())));
     if wanted.wasm {
+        // In front of the tests, which embed what comes of it.
         steps.run("wasm set-up and builds", || {
             Ok(match wasm::ensure()? {
                 Ok(toolchain) => Outcome::Tests(wasm::build(toolchain)),
                 Err(missing) => Outcome::Skipped(missing),
             })
         });
+        steps.run("wasm packages", || {
+            Ok(match wasm::ensure()? {
+                Ok(toolchain) => Outcome::Tests(wasm::package_and_test(toolchain)?),
+                Err(missing) => Outcome::Skipped(missing),
+            })
+        });
     }
+    steps.run("tests", || workspace_tests(wanted));
+    steps.run("simulation", || {
+        simulation::run(&simulation::Options::of_every_test()).map(|()| Outcome::Passed)
+    });
+    steps.run("features", || Ok(Outcome::Tests(features())));
     if fuzz_manifest().exists() {
         steps.run("fuzz targets", fuzz_targets);
     }
@@ -105,6 +112,10 @@ fn present(missing: Option<String>) -> Outcome {
 fn workspace_tests(wanted: &Wanted) -> Result<Outcome> {
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--no-fail-fast"]);
+    if !wanted.wasm {
+        // What they build on takes minutes to build.
+        tests.args(["--exclude", "kachet-wasm-tests", "--exclude", "xtask-wasm"]);
+    }
     if !wanted.kafka {
         tests.env("KACHET_SKIP_KAFKA", "1");
     }
@@ -121,7 +132,8 @@ fn features() -> Tally {
     let of_core = std::iter::once(None).chain(CORE_FEATURES.map(Some));
     let of_core = of_core.map(|feature| ("kachet-core", feature));
     let of_host = [None, Some("embedded-broker"), Some("gateway")].map(|feature| ("kachet", feature));
-    for (package, feature) in of_core.chain(of_host) {
+    let of_wasm = [None, Some("javascript"), Some("component")].map(|feature| ("kachet-wasm", feature));
+    for (package, feature) in of_core.chain(of_host).chain(of_wasm) {
         let mut clippy = cargo();
         // Clippy takes the lint level after `--`, where RUSTFLAGS would make cargo build every dependency anew.
         clippy.args(["clippy", "--package", package, "--no-default-features"]);

@@ -263,6 +263,12 @@ impl<R: SegmentReader> Cache<R> {
             .unwrap_or_default()
     }
 
+    /// When a broker was last asked for, or about, what is cached of a partition: what is served of it is no older. `None`
+    /// if nothing is cached of it or none of that may be served before it has been validated.
+    pub fn validated_at(&self, key: &PartitionKey) -> Option<Instant> {
+        self.engine.partitions.get(key)?.state.validated_at
+    }
+
     /// The cached batch that answers a fetch at `offset`: the one that holds it, or the next behind a gap. Gives what
     /// lies there whatever its age, and counts nothing but a hit of the batch; what may be served to whom, only
     /// [`Self::plan`] judges.

@@ -77,6 +77,29 @@ impl Plan {
     pub fn is_cacheable(&self) -> bool {
         !matches!(self.outcome, Outcome::PassThrough)
     }
+
+    /// Whether the cache answers anything.
+    pub fn has_hits(&self) -> bool {
+        matches!(self.outcome, Outcome::Hits(_))
+    }
+
+    /// What the cache answers, in request order: the topic, the offset that was asked for, and the answer before it is cut
+    /// to what the response has room for.
+    pub fn hits(&self) -> impl Iterator<Item = (&TopicRef, i64, &PartitionData)> {
+        let planned = match &self.outcome {
+            Outcome::Hits(planned) => Some(planned),
+            Outcome::Miss | Outcome::PassThrough => None,
+        };
+        planned.into_iter().flat_map(|planned| {
+            let asked = planned.topics.iter().flat_map(|topic| {
+                let partitions = topic.partitions.iter();
+                partitions.map(move |asked| (&topic.topic, asked.fetch_offset))
+            });
+            asked
+                .zip(&planned.hits)
+                .filter_map(|((topic, fetch_offset), hit)| Some((topic, fetch_offset, hit.as_ref()?)))
+        })
+    }
 }
 
 impl<R: SegmentReader> Cache<R> {

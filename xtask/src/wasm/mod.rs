@@ -1,6 +1,8 @@
-//! The WebAssembly targets: from rustup where it can fetch them, else built from Debian's source of Rust.
+//! WebAssembly: what is made of the project for it, and its targets: from rustup where it can fetch them, else built from Debian's source of Rust.
 
-use std::path::Path;
+mod package;
+
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -111,7 +113,47 @@ pub(crate) fn build(toolchain: Toolchain) -> Tally {
     tally
 }
 
+/// Makes the npm package and the component by `toolchain`, and tests the package in Node.
+pub(crate) fn package_and_test(toolchain: Toolchain) -> Result<Tally> {
+    package::build(toolchain)?;
+    package::test_in_node()
+}
+
+/// Makes the npm package and the component.
+pub(crate) fn package() -> Result<()> {
+    match ensure()? {
+        Ok(toolchain) => package::build(toolchain),
+        Err(missing) => bail!("{missing}"),
+    }
+}
+
 impl Toolchain {
+    /// Where it builds. Two toolchains in one target folder would take each other's files for stale.
+    fn target_dir(self) -> PathBuf {
+        match self {
+            Self::Active => target_dir(),
+            Self::Debian => target_dir().join(DEBIAN),
+        }
+    }
+
+    /// Flags of rustc for small modules, in which nothing of this machine's folders stands.
+    fn module_flags(self) -> String {
+        let registry = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
+            let home = std::env::var_os("HOME")?;
+            Some(Path::new(&home).join(".cargo"))
+        });
+        let rustc = match self {
+            Self::Active => active_rustc(),
+            Self::Debian => PathBuf::from("/usr/bin/rustc"),
+        };
+        let sysroot = capture(Command::new(rustc).args(["--print", "sysroot"])).unwrap_or_default();
+        let mut sources = vec![(root(), "kachet")];
+        sources.extend(registry.map(|folder| (folder.join("registry/src"), "crates")));
+        sources.push((Path::new(sysroot.trim()).join("lib/rustlib/src/rust"), "rust"));
+        // LLVM's inlining makes modules a tenth larger than what wasm-opt inlines afterwards.
+        remapped(&sources) + "\u{1f}-Cllvm-args=-inline-threshold=0"
+    }
+
     /// This toolchain's cargo, called in the workspace's root.
     pub(crate) fn cargo(self) -> Command {
         match self {
@@ -131,16 +173,21 @@ impl Toolchain {
                 ] {
                     cargo.env_remove(name);
                 }
-                // Two toolchains in one target folder would take each other's files for stale.
-                cargo.env("CARGO_TARGET_DIR", target_dir().join(DEBIAN));
+                cargo.env("CARGO_TARGET_DIR", self.target_dir());
                 cargo
             }
         }
     }
 }
 
+/// The sources by names that are the same everywhere, as rustc takes it from the environment.
+fn remapped(sources: &[(PathBuf, &str)]) -> String {
+    let flag = |(from, to): &(PathBuf, &str)| format!("--remap-path-prefix={}={to}", from.display());
+    sources.iter().map(flag).collect::<Vec<_>>().join("\u{1f}")
+}
+
 /// The rustc beside the cargo that runs this.
-fn active_rustc() -> std::path::PathBuf {
+fn active_rustc() -> PathBuf {
     let beside = std::env::var_os("CARGO").map(|cargo| Path::new(&cargo).with_file_name("rustc"));
     beside
         .filter(|rustc| rustc.is_file())

@@ -1,0 +1,312 @@
+//! `cargo xtask wasm`: the npm package and the component, small enough, and importing nothing that hosts do not have.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::{HOSTED, Toolchain};
+use crate::process::{self, Tally};
+use crate::project::{cargo, root, target_dir};
+use crate::system::{self, Part};
+
+/// What a module of `kachet-wasm` is built with.
+#[derive(Debug, Clone, Copy)]
+struct Variant {
+    /// For people.
+    what: &'static str,
+    /// Where it goes, below `target/wasm`.
+    folder: &'static str,
+    features: &'static str,
+    /// How large it may be by gzip, the JavaScript included, in bytes. What is measured, and little more, so that what makes it
+    /// grow is seen.
+    limit_bytes: u32,
+}
+
+const ALL_CODECS: Variant = Variant {
+    what: "npm package, all codecs",
+    folder: "all-codecs",
+    features: "javascript,gzip,lz4,snappy,zstd",
+    limit_bytes: 148 * 1024,
+};
+const WITHOUT_ZSTD: Variant = Variant {
+    what: "npm package, without zstd",
+    folder: "without-zstd",
+    features: "javascript,gzip,lz4,snappy",
+    limit_bytes: 136 * 1024,
+};
+const COMPONENT: Variant = Variant {
+    what: "component, all codecs",
+    folder: "component",
+    features: "component,gzip,lz4,snappy,zstd",
+    limit_bytes: 136 * 1024,
+};
+
+/// What browsers, Workers, Node and wasmtime have by now. In front of the component's encoding, not behind it.
+const WASM_OPT: [&str; 10] = [
+    "-Oz",
+    "--converge",
+    "--enable-bulk-memory",
+    "--enable-sign-ext",
+    "--enable-nontrapping-float-to-int",
+    "--enable-mutable-globals",
+    "--enable-multivalue",
+    "--enable-reference-types",
+    "--strip-debug",
+    "--strip-producers",
+];
+
+/// Builds everything.
+pub(super) fn build(toolchain: Toolchain) -> Result<()> {
+    system::require(&[Part::Node])?;
+    let tools = Tools::install()?;
+    javascript(toolchain, &tools, ALL_CODECS, &package_dir())?;
+    let unpublished = target_dir().join("wasm").join(WITHOUT_ZSTD.folder);
+    javascript(toolchain, &tools, WITHOUT_ZSTD, &unpublished.join("package"))?;
+    component(toolchain, &tools)
+}
+
+/// The npm package.
+pub(super) fn package_dir() -> PathBuf {
+    target_dir().join("npm").join("kachet")
+}
+
+/// The component.
+pub(super) fn component_path() -> PathBuf {
+    target_dir().join("wasm").join("kachet.component.wasm")
+}
+
+/// Runs the tests of the npm package in Node; counts them.
+pub(super) fn test_in_node() -> Result<Tally> {
+    let folder = target_dir().join("npm").join("test");
+    empty(&folder)?;
+    let installed = folder.join("node_modules/kachet");
+    for file in files_in(&package_dir(), |_| true)? {
+        copy(&file, &installed.join(file.file_name().unwrap_or_default()))?;
+    }
+    for file in files_in(&root().join("host-wasm/js/test"), |_| true)? {
+        copy(&file, &folder.join(file.file_name().unwrap_or_default()))?;
+    }
+    let url = |path: &str| format!("file://{}", root().join(path).display());
+    let mut node = Command::new("node");
+    node.args(["--test", "--test-reporter=tap", "cache.test.mjs"])
+        .env("KACHET_FIXTURES", url("core/tests/fixtures/"))
+        .env("KACHET_ANSWERS", url("host-wasm/tests/answers.txt"))
+        .current_dir(&folder);
+    process::run_node_tests(&mut node)
+}
+
+/// What npm brings.
+#[derive(Debug)]
+pub(super) struct Tools {
+    modules: PathBuf,
+}
+
+impl Tools {
+    /// Where they are, fetched if need be.
+    pub(super) fn install() -> Result<Self> {
+        let source = root().join("host-wasm/js/tools");
+        let folder = target_dir().join("npm-tools");
+        let lock = "package-lock.json";
+        let wanted = fs::read(source.join(lock))?;
+        // Written last, so that what an earlier run left half done is done again.
+        let done = folder.join("installed.json");
+        if fs::read(&done).ok().as_ref() != Some(&wanted) {
+            fs::create_dir_all(&folder)?;
+            for name in ["package.json", lock] {
+                copy(&source.join(name), &folder.join(name))?;
+            }
+            let mut npm = Command::new("npm");
+            npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+            process::run(npm.current_dir(&folder))?;
+            fs::write(&done, wanted)?;
+        }
+        let modules = folder.join("node_modules");
+        Ok(Self { modules })
+    }
+
+    /// Where packages lie.
+    pub(super) fn modules(&self) -> &Path {
+        &self.modules
+    }
+
+    fn command(&self, name: &str) -> Command {
+        Command::new(self.modules.join(".bin").join(name))
+    }
+
+    fn optimise(&self, module: &Path, optimised: &Path) -> Result<()> {
+        let mut wasm_opt = self.command("wasm-opt");
+        wasm_opt.args(WASM_OPT).arg(module).arg("-o").arg(optimised);
+        process::run(&mut wasm_opt)
+    }
+}
+
+/// Builds `kachet-wasm` and gives the module.
+fn module(toolchain: Toolchain, variant: Variant) -> Result<PathBuf> {
+    let mut build = toolchain.cargo();
+    build
+        .args(["build", "--profile", "wasm", "--target", HOSTED])
+        .args(["--package", "kachet-wasm", "--no-default-features"])
+        .args(["--features", variant.features])
+        // Places of the sources would be in the module, and differ from machine to machine.
+        .env("CARGO_ENCODED_RUSTFLAGS", toolchain.module_flags());
+    process::run(&mut build)?;
+    let built = toolchain.target_dir().join(HOSTED).join("wasm/kachet_wasm.wasm");
+    // The next variant is built into the same place.
+    let kept = target_dir()
+        .join("wasm")
+        .join(variant.folder)
+        .join("kachet_wasm.wasm");
+    copy(&built, &kept)?;
+    Ok(kept)
+}
+
+/// The part of xtask that takes long to build.
+fn packager<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Result<()> {
+    let mut packager = cargo();
+    packager.args(["run", "--quiet", "--package", "xtask-wasm", "--"]);
+    process::run(packager.args(arguments))
+}
+
+fn javascript(toolchain: Toolchain, tools: &Tools, variant: Variant, package: &Path) -> Result<()> {
+    let module = module(toolchain, variant)?;
+    let work = module.with_file_name("work");
+    let raw = work.join("src");
+    empty(&work)?;
+    packager([
+        OsStr::new("bind"),
+        module.as_os_str(),
+        raw.as_os_str(),
+        OsStr::new("kachet_wasm"),
+    ])?;
+    compile(tools, &work)?;
+    empty(package)?;
+    let compiled = files_in(&work.join("out"), |name| name.ends_with(".js"))?;
+    let mut minify = tools.command("esbuild");
+    minify.args(["--minify", "--log-level=warning"]);
+    minify.arg(raw.join("kachet_wasm.js")).args(&compiled);
+    minify.arg(format!("--outdir={}", package.join("js").display()));
+    // Not one folder in which all of them lie: each by its own name.
+    minify.arg("--entry-names=[name]");
+    process::run(&mut minify)?;
+    for file in files_in(&package.join("js"), |_| true)? {
+        move_into(&file, package)?;
+    }
+    fs::remove_dir(package.join("js"))?;
+    for file in files_in(&work.join("out"), |name| name.ends_with(".d.ts"))? {
+        move_into(&file, package)?;
+    }
+    copy(&raw.join("kachet_wasm.d.ts"), &package.join("kachet_wasm.d.ts"))?;
+    let optimised = package.join("kachet_wasm_bg.wasm");
+    tools.optimise(&raw.join("kachet_wasm_bg.wasm"), &optimised)?;
+    packager([
+        OsStr::new("imports"),
+        optimised.as_os_str(),
+        OsStr::new("--allow"),
+        OsStr::new("./kachet_wasm_bg.js"),
+    ])?;
+    let here = root().join("host-wasm");
+    copy(&here.join("js/npm.json"), &package.join("package.json"))?;
+    copy(&here.join("README.md"), &package.join("README.md"))?;
+    for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        copy(&root().join(licence), &package.join(licence))?;
+    }
+    // What a Worker loads; in Node and in browsers one file of the same size stands in the place of its own.
+    let loaded = files_in(package, |name| {
+        let other_platform = ["node.js", "web.js"].contains(&name);
+        name.ends_with(".wasm") || (name.ends_with(".js") && !other_platform)
+    })?;
+    measure(variant, &loaded)
+}
+
+/// TypeScript to JavaScript and to declarations with their comments.
+fn compile(tools: &Tools, work: &Path) -> Result<()> {
+    let source = root().join("host-wasm/js");
+    for file in files_in(&source.join("src"), |name| name.ends_with(".ts"))? {
+        copy(
+            &file,
+            &work.join("src").join(file.file_name().unwrap_or_default()),
+        )?;
+    }
+    copy(&source.join("tsconfig.json"), &work.join("tsconfig.json"))?;
+    // Decides that the files are modules.
+    copy(&source.join("npm.json"), &work.join("package.json"))?;
+    let types = tools.modules().join("@types");
+    let mut tsc = tools.command("tsc");
+    tsc.args(["--project", "."])
+        .arg("--typeRoots")
+        .arg(types)
+        .current_dir(work);
+    process::run(&mut tsc)
+}
+
+fn component(toolchain: Toolchain, tools: &Tools) -> Result<()> {
+    let module = module(toolchain, COMPONENT)?;
+    let optimised = module.with_file_name("optimised.wasm");
+    tools.optimise(&module, &optimised)?;
+    let component = component_path();
+    packager([
+        OsStr::new("component"),
+        optimised.as_os_str(),
+        component.as_os_str(),
+    ])?;
+    packager([
+        OsStr::new("imports"),
+        component.as_os_str(),
+        OsStr::new("--allow"),
+        OsStr::new("kachet:cache/"),
+    ])?;
+    measure(COMPONENT, &[component])
+}
+
+fn measure(variant: Variant, files: &[PathBuf]) -> Result<()> {
+    let limit = variant.limit_bytes.to_string();
+    let arguments = ["measure", variant.what, &limit].map(OsStr::new);
+    packager(
+        arguments
+            .into_iter()
+            .chain(files.iter().map(|file| file.as_os_str())),
+    )
+}
+
+/// The files of a folder, in order of their names.
+fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if path.is_file() && wanted(&name) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn move_into(file: &Path, folder: &Path) -> Result<()> {
+    let to = folder.join(file.file_name().unwrap_or_default());
+    fs::rename(file, &to).with_context(|| format!("cannot move {} to {}", file.display(), to.display()))
+}
+
+/// An empty folder.
+fn empty(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::copy(from, to).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
