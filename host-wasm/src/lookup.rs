@@ -1,6 +1,7 @@
 //! Records and batches straight from the cache, without a request of a client.
 
 use alloc::vec;
+#[cfg(any(feature = "javascript", feature = "component"))]
 use alloc::vec::Vec;
 
 use bytes::Bytes;

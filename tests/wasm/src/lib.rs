@@ -163,6 +163,10 @@ impl Drop for Runtime {
 }
 
 /// What ended a call, in wasmtime's own words.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is mapped over results, which give the error away"
+)]
 fn failed(error: wasmtime::Error) -> anyhow::Error {
     anyhow::anyhow!("{error:?}")
 }

@@ -133,7 +133,7 @@ fn fixtures_give_the_same_bytes_as_natively() -> Result<()> {
         );
         match (what, plugin.fetch(&request)?) {
             ("cached", Ok(answer)) => {
-                assert_eq!(format!("{:08x}", crc32fast::hash(&answer)), second, "{name}")
+                assert_eq!(format!("{:08x}", crc32fast::hash(&answer)), second, "{name}");
             }
             ("asks", Err(error)) => {
                 assert_eq!(error.code, "UPSTREAM", "{name}");
