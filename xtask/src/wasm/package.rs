@@ -145,14 +145,14 @@ impl Tools {
 
 /// Builds `kachet-wasm` and gives the module.
 fn module(toolchain: Toolchain, variant: Variant) -> Result<PathBuf> {
-    let mut build = toolchain.cargo();
-    build
+    let mut compile = toolchain.cargo();
+    compile
         .args(["build", "--profile", "wasm", "--target", HOSTED])
         .args(["--package", "kachet-wasm", "--no-default-features"])
         .args(["--features", variant.features])
         // Places of the sources would be in the module, and differ from machine to machine.
         .env("CARGO_ENCODED_RUSTFLAGS", toolchain.module_flags());
-    process::run(&mut build)?;
+    process::run(&mut compile)?;
     let built = toolchain.target_dir().join(HOSTED).join("wasm/kachet_wasm.wasm");
     // The next variant is built into the same place.
     let kept = target_dir()
@@ -183,7 +183,7 @@ fn javascript(toolchain: Toolchain, tools: &Tools, variant: Variant, package: &P
     ])?;
     compile(tools, &work)?;
     empty(package)?;
-    let compiled = files_in(&work.join("out"), |name| name.ends_with(".js"))?;
+    let compiled = files_in(&work.join("out"), |name| is_named(name, ".js"))?;
     let mut minify = tools.command("esbuild");
     minify.args(["--minify", "--log-level=warning"]);
     minify.arg(raw.join("kachet_wasm.js")).args(&compiled);
@@ -195,7 +195,7 @@ fn javascript(toolchain: Toolchain, tools: &Tools, variant: Variant, package: &P
         move_into(&file, package)?;
     }
     fs::remove_dir(package.join("js"))?;
-    for file in files_in(&work.join("out"), |name| name.ends_with(".d.ts"))? {
+    for file in files_in(&work.join("out"), |name| is_named(name, ".d.ts"))? {
         move_into(&file, package)?;
     }
     copy(&raw.join("kachet_wasm.d.ts"), &package.join("kachet_wasm.d.ts"))?;
@@ -216,7 +216,7 @@ fn javascript(toolchain: Toolchain, tools: &Tools, variant: Variant, package: &P
     // What a Worker loads; in Node and in browsers one file of the same size stands in the place of its own.
     let loaded = files_in(package, |name| {
         let other_platform = ["node.js", "web.js"].contains(&name);
-        name.ends_with(".wasm") || (name.ends_with(".js") && !other_platform)
+        is_named(name, ".wasm") || (is_named(name, ".js") && !other_platform)
     })?;
     measure(variant, &loaded)
 }
@@ -224,7 +224,7 @@ fn javascript(toolchain: Toolchain, tools: &Tools, variant: Variant, package: &P
 /// TypeScript to JavaScript and to declarations with their comments.
 fn compile(tools: &Tools, work: &Path) -> Result<()> {
     let source = root().join("host-wasm/js");
-    for file in files_in(&source.join("src"), |name| name.ends_with(".ts"))? {
+    for file in files_in(&source.join("src"), |name| is_named(name, ".ts"))? {
         copy(
             &file,
             &work.join("src").join(file.file_name().unwrap_or_default()),
@@ -269,6 +269,11 @@ fn measure(variant: Variant, files: &[PathBuf]) -> Result<()> {
             .into_iter()
             .chain(files.iter().map(|file| file.as_os_str())),
     )
+}
+
+/// Whether a name has this ending, in small letters as everything here is written.
+fn is_named(name: &str, ending: &str) -> bool {
+    name.ends_with(ending)
 }
 
 /// The files of a folder, in order of their names.
