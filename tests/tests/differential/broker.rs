@@ -22,7 +22,7 @@ pub(crate) struct Broker {
 impl Broker {
     pub(crate) fn at(bootstrap: &str) -> Result<Self> {
         Ok(Self {
-            connection: Connection::to(bootstrap),
+            connection: Connection::to(&bootstrap),
             transport: TcpTransport::new(TcpSettings::default()),
             address: bootstrap.parse()?,
         })
@@ -42,6 +42,16 @@ impl Broker {
             ..FetchRequest::default()
         };
         self.connection.fetch(FETCH_VERSION_MAX, &request).await
+    }
+
+    /// The error with which a partition is answered.
+    pub(crate) async fn error_of(&mut self, id: TopicId, partition: i32) -> Result<i16> {
+        let answered = self.read(id, partition, 0).await?;
+        let mut partitions = answered.response.partitions();
+        partitions
+            .next()
+            .map(|(_, data)| data.error_code)
+            .context("no partition")
     }
 
     /// What Metadata says of a topic.

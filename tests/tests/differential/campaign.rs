@@ -55,7 +55,29 @@ pub(crate) struct Verdict {
     findings: Vec<(&'static str, String)>,
 }
 
+impl Outcome {
+    pub(crate) fn add(&mut self, verdict: Verdict) {
+        self.requests += verdict.requests;
+        self.findings.extend(verdict.findings);
+    }
+}
+
 impl Verdict {
+    pub(crate) fn of(seed: u64, number: u64) -> Self {
+        Self {
+            seed,
+            number,
+            requests: 0,
+            findings: Vec::new(),
+        }
+    }
+
+    /// There was no answer to judge.
+    pub(crate) fn fail(&mut self, error: &anyhow::Error) {
+        let text = format!("request {} of seed {}: {error:#}", self.number, self.seed);
+        self.findings.push(("no answer", text));
+    }
+
     pub(crate) fn one_more(&mut self) {
         self.requests += 1;
     }
@@ -136,7 +158,7 @@ pub(crate) async fn over_settled(
             let mut lanes = Lanes {
                 truth: &truth,
                 direct: Connection::to(&broker),
-                through: Connection::to(target.address),
+                through: Connection::to(&target.address),
                 injector: plan.injector.clone(),
             };
             let mut outcome = Outcome::default();

@@ -36,7 +36,7 @@ impl Answered {
 }
 
 impl Connection {
-    pub(crate) fn to(address: impl ToString) -> Self {
+    pub(crate) fn to(address: &impl ToString) -> Self {
         Self {
             address: address.to_string(),
             stream: None,

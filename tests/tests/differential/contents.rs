@@ -11,6 +11,8 @@ use kachet_core::wire::{
 use crate::judge::{Finding, Trial, finding};
 use crate::truth::{Fate, Log, Topic, Version, control_of};
 
+type KeyAndValue = (Vec<u8>, Vec<u8>);
+
 /// What an answer holds of a partition.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Size {
@@ -36,6 +38,17 @@ pub(crate) fn size_of(data: &PartitionData) -> Size {
         whole_batches,
         tail_bytes: walk.rest().len(),
     }
+}
+
+/// The first offset behind the last whole batch.
+pub(crate) fn end_of(data: &PartitionData) -> Option<i64> {
+    let records = bytes_of(data);
+    let batches = Batches::new(&records).map_while(Result::ok);
+    let ends = batches.filter_map(|entry| match entry {
+        BatchEntry::Batch(batch) => Some(batch.last_offset() + 1),
+        BatchEntry::Legacy(_) => None,
+    });
+    ends.last()
 }
 
 fn bytes_of(data: &PartitionData) -> Bytes {
@@ -125,7 +138,7 @@ impl Contents<'_> {
             let Ok(older) = RecordBatch::parse(&older.bytes) else {
                 return false;
             };
-            let records = |batch: &RecordBatch<'_>| -> Option<HashMap<i64, (Vec<u8>, Vec<u8>)>> {
+            let records = |batch: &RecordBatch<'_>| -> Option<HashMap<i64, KeyAndValue>> {
                 let owned = |bytes: Option<&[u8]>| bytes.unwrap_or_default().to_vec();
                 let records = batch.records(batch.payload());
                 records

@@ -121,7 +121,7 @@ impl Injector {
         match self.fault {
             Fault::TopLevelError => response.error_code = if response.error_code == 0 { 71 } else { 0 },
             Fault::OtherSession if response.session_id != 0 && case.request.session_epoch > 0 => {
-                response.session_id ^= 2
+                response.session_id ^= 2;
             }
             Fault::ForgetSession => response.session_id = 0,
             Fault::AnswerEmptyAtOnce => answered.came_at = answered.sent_at + Duration::from_micros(10),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use kachet_core::wire::{FetchPartition, FetchResponse, PartitionData, TopicRef};
 
 use crate::connection::Answered;
-use crate::contents::{Contents, Size, size_of};
+use crate::contents::{Contents, Size, end_of, size_of};
 use crate::requests::Case;
 use crate::truth::{Topic, Truth};
 
@@ -68,7 +68,7 @@ pub(crate) fn asked_by(case: &Case) -> AskedList {
     asked
 }
 
-impl<'a> Trial<'a> {
+impl Trial<'_> {
     pub(crate) fn is_committed(&self) -> bool {
         self.case.request.isolation_level == READ_COMMITTED
     }
@@ -83,7 +83,7 @@ impl<'a> Trial<'a> {
             return Vec::new();
         }
         let mut findings = self.mentions(asked, response, true);
-        findings.extend(self.order(asked, response));
+        findings.extend(order(asked, response));
         // The limits hold in the order of the request, wherever unknown ones stand in the answer.
         let in_order: Vec<_> = asked
             .iter()
@@ -126,20 +126,6 @@ impl<'a> Trial<'a> {
             ));
         }
         findings
-    }
-
-    /// In the order of the request, those that are unknown last, and they in any order (H12).
-    fn order(&self, asked: &AskedList, response: &FetchResponse) -> Option<Finding> {
-        let places = response.partitions().map(|(topic, data)| {
-            let place = asked
-                .iter()
-                .position(|(of, asked)| of == topic && asked.partition == data.partition_index);
-            place
-                .filter(|_| !UNKNOWN.contains(&data.error_code))
-                .unwrap_or(usize::MAX)
-        });
-        let places: Vec<_> = places.collect();
-        (!places.is_sorted()).then(|| finding("order (H12)", format!("places in the request: {places:?}")))
     }
 
     fn partition(&self, topic: &TopicRef, asked: &FetchPartition, data: &PartitionData) -> Vec<Finding> {
@@ -188,9 +174,9 @@ impl<'a> Trial<'a> {
             return findings;
         };
         let mut is_first = true;
-        // Of what is not cached, a broker takes the first partition for the first of all, and gives its first batch whole.
-        // Where that does not fit behind hits it is left off again, and what it has cost the others is not made good: they
-        // come with the next fetch (H12).
+        // Upstream, a broker is asked for what is not cached only. It takes the first of that for the first of all, and
+        // gives its first batch whole; and it does not know of hits that stand behind. What then does not fit is left off
+        // here, and what it has cost the partitions behind it comes with the next fetch (H12).
         let mut is_room_spent = false;
         for (topic, asked, data) in parts {
             if data.error_code != 0 || data.diverging_epoch.is_some() {
@@ -202,8 +188,7 @@ impl<'a> Trial<'a> {
             };
             let limit = limit.min(left);
             let is_excused = self.is_through_the_cache && is_room_spent;
-            is_room_spent |=
-                size.bytes == 0 && !is_first && self.visible(topic, asked).is_some_and(|first| first > limit);
+            is_room_spent |= self.has_more(topic, asked, data, limit.saturating_sub(size.bytes));
             if let Some(what) = self
                 .against_limit(topic, asked, size, limit, is_first)
                 .filter(|_| size.bytes > 0 || !is_excused)
@@ -217,6 +202,21 @@ impl<'a> Trial<'a> {
             left = left.saturating_sub(size.bytes);
         }
         findings
+    }
+
+    /// Whether there is a batch behind what a partition gives that does not fit into what is left for it.
+    pub(crate) fn has_more(
+        &self,
+        topic: &TopicRef,
+        asked: &FetchPartition,
+        data: &PartitionData,
+        left: usize,
+    ) -> bool {
+        let behind = FetchPartition {
+            fetch_offset: end_of(data).unwrap_or(asked.fetch_offset),
+            ..asked.clone()
+        };
+        self.visible(topic, &behind).is_some_and(|next| next > left)
     }
 
     fn against_limit(
@@ -303,8 +303,12 @@ impl<'a> Trial<'a> {
                 *their == data
             }
         };
+        let is_settled = self.truth.topics.iter().all(|topic| topic.is_settled);
+        if !is_settled && is_divergence_between(data, theirs) {
+            return None;
+        }
         // The limits do not exist, so the broker's answer is the only one (H12).
-        let is_odd = self.is_odd();
+        let is_odd = self.is_odd() && is_settled;
         if theirs.iter().any(fits) && (!is_odd || theirs.iter().any(|their| their.records == data.records)) {
             return None;
         }
@@ -343,6 +347,32 @@ impl<'a> Trial<'a> {
             finding("waiting (H14)", what)
         })
     }
+}
+
+/// In the order of the request, those that are unknown last, and they in any order (H12).
+fn order(asked: &AskedList, response: &FetchResponse) -> Option<Finding> {
+    let places = response.partitions().map(|(topic, data)| {
+        let place = asked
+            .iter()
+            .position(|(of, asked)| of == topic && asked.partition == data.partition_index);
+        place
+            .filter(|_| !UNKNOWN.contains(&data.error_code))
+            .unwrap_or(usize::MAX)
+    });
+    let places: Vec<_> = places.collect();
+    (!places.is_sorted()).then(|| finding("order (H12)", format!("places in the request: {places:?}")))
+}
+
+/// The newest epoch ends where the log does, which grows between one answer and the next.
+fn is_divergence_between(data: &PartitionData, theirs: &[&PartitionData]) -> bool {
+    let ends = theirs.iter().filter_map(|their| their.diverging_epoch.as_ref());
+    let Some(told) = &data.diverging_epoch else {
+        return false;
+    };
+    let of_epoch = ends.filter(|end| end.epoch == told.epoch);
+    let ends: Vec<i64> = of_epoch.map(|end| end.end_offset).collect();
+    let range = ends.iter().min().zip(ends.iter().max());
+    range.is_some_and(|(first, last)| (*first..=*last).contains(&told.end_offset))
 }
 
 /// What holds for the fields of any partition.

@@ -3,6 +3,7 @@
 
 mod broker;
 mod campaign;
+mod changes;
 mod connection;
 mod contents;
 mod faults;
@@ -28,7 +29,8 @@ use kachet_tests::java::TopicWriter;
 use kachet_tests::kafka::{KafkaBroker, KafkaSettings, own_kafka, writer_for};
 use tokio::sync::OnceCell;
 
-use crate::campaign::{Plan, Target, over_settled};
+use crate::campaign::{Outcome, Plan, Target, over_settled};
+use crate::changes::{BOUND, COMPACTED_BOUND, while_changing};
 use crate::faults::{Fault, Injector};
 use crate::truth::Truth;
 
@@ -78,6 +80,10 @@ fn setting(name: &str, default: u64) -> Result<u64> {
     }
 }
 
+fn numbers(end: u64) -> Result<(u64, u64)> {
+    Ok((setting("KACHET_DIFFERENTIAL_FROM", 0)?.min(end), end))
+}
+
 /// How a proxy is dropped from what it has cached now and then, so that requests meet it cold and warm.
 fn target<S: Storage + 'static>(proxy: &Proxy<Cache<TcpTransport, S>>) -> Target {
     let (address, cache) = (proxy.address(), proxy.cache().clone());
@@ -100,7 +106,8 @@ fn target<S: Storage + 'static>(proxy: &Proxy<Cache<TcpTransport, S>>) -> Target
 async fn in_memory(kafka: &KafkaBroker, max_staleness: MaxStaleness) -> Result<Proxy<Cache<TcpTransport>>> {
     let cache = Cache::builder(TcpTransport::new(TcpSettings::default()))
         .size_limit_bytes(SMALL_CACHE_BYTES)
-        .max_staleness(max_staleness);
+        .max_staleness(max_staleness)
+        .compacted_max_staleness(MaxStaleness::Within(COMPACTED_BOUND));
     let settings = ProxySettings::new(([127, 0, 0, 1], 0).into(), vec![kafka.bootstrap().parse()?]);
     Ok(Proxy::start(settings, cache.build()).await?)
 }
@@ -130,7 +137,7 @@ async fn no_answer_of_the_proxy_differs_from_the_brokers_by_more_than_the_rules_
     );
     let plan = Plan {
         seed: setting("KACHET_DIFFERENTIAL_SEED", 1)?,
-        numbers: (0, setting("KACHET_DIFFERENTIAL_REQUESTS", REQUESTS)?),
+        numbers: numbers(setting("KACHET_DIFFERENTIAL_REQUESTS", REQUESTS)?)?,
         targets: vec![target(&memory), target(&disk), target(&memory), target(&disk)],
         injector: None,
     };
@@ -149,12 +156,12 @@ async fn no_answer_of_the_proxy_differs_from_the_brokers_by_more_than_the_rules_
     }
     let told: Vec<String> = outcome.findings.into_iter().map(|(_, text)| text).collect();
     assert!(told.is_empty(), "{}", told.join("\n"));
-    for statistics in statistics {
+    for statistics in statistics.iter().filter(|statistics| statistics.lookups > 2_000) {
         assert!(
             statistics.hits > statistics.lookups / 5,
             "hardly anything was cached: {statistics:?}"
         );
-        assert_eq!((statistics.errors, statistics.rejected), (0, 0), "{statistics:?}");
+        assert_eq!(statistics.errors, 0, "{statistics:?}");
     }
     Ok(())
 }
@@ -183,5 +190,54 @@ async fn every_way_to_go_wrong_is_found() -> Result<()> {
         }
     }
     assert!(unseen.is_empty(), "not found:\n{}", unseen.join("\n"));
+    Ok(())
+}
+
+/// Judges requests while topics change, with a proxy of such a bound.
+async fn changing(max_staleness: MaxStaleness, requests: u64, run: u64) -> Result<Option<Outcome>> {
+    let Some(scene) = scene().await? else {
+        return Ok(None);
+    };
+    let proxy = in_memory(&scene.kafka, max_staleness).await?;
+    let plan = Plan {
+        seed: setting("KACHET_DIFFERENTIAL_SEED", 1)?,
+        numbers: numbers(requests)?,
+        targets: vec![target(&proxy); 2],
+        injector: None,
+    };
+    let (outcome, changes) = while_changing(&scene.kafka.bootstrap(), &plan, run).await?;
+    let statistics = proxy.cache().statistics();
+    println!(
+        "{} requests judged during {changes} changes, {} hits of {} lookups, {} findings",
+        outcome.requests,
+        statistics.hits,
+        statistics.lookups,
+        outcome.findings.len()
+    );
+    assert!(
+        statistics.lookups < 1_000 || (changes > 10 && statistics.hits > statistics.lookups / 20),
+        "{changes} changes, {statistics:?}"
+    );
+    Ok(Some(outcome))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_changes_shows_through_the_proxy_within_the_bound() -> Result<()> {
+    let requests = setting("KACHET_DIFFERENTIAL_REQUESTS", 3 * REQUESTS)? / 3;
+    let Some(outcome) = changing(MaxStaleness::Within(BOUND), requests, 1).await? else {
+        return Ok(());
+    };
+    let told: Vec<String> = outcome.findings.into_iter().map(|(_, text)| text).collect();
+    assert!(told.is_empty(), "{}", told.join("\n"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_never_asks_is_found_to_be_stale() -> Result<()> {
+    let Some(outcome) = changing(MaxStaleness::Forever, REQUESTS, 2).await? else {
+        return Ok(());
+    };
+    let by = |rule: &str| outcome.findings.iter().any(|(_, text)| text.contains(rule));
+    assert!(by("stale (H") || by("watermarks (H10)"), "{:?}", outcome.findings);
     Ok(())
 }

@@ -12,12 +12,15 @@ use crate::connection::Answered;
 use crate::judge::{AskedList, Finding, Trial, asked_by, data_of, finding};
 use crate::requests::{Case, Maker, name_of};
 
+/// A high watermark and a log start.
+type Told = (i64, i64);
+
 /// A session as its client sees it.
 #[derive(Clone, Debug, Default)]
 struct Session {
     id: i32,
     /// What is in it; with each the watermark and the log start that were told last.
-    partitions: Vec<(TopicRef, FetchPartition, Option<(i64, i64)>)>,
+    partitions: Vec<(TopicRef, FetchPartition, Option<Told>)>,
 }
 
 /// What a step does.
@@ -64,6 +67,10 @@ impl Session {
 
     /// Judges an answer that may leave out what is no news, and takes note of what it tells.
     fn incremental(&mut self, trial: &Trial<'_>, response: &FetchResponse) -> Vec<Finding> {
+        if self.partitions.is_empty() {
+            // The session is over, and the request stands for itself.
+            return trial.whole(&asked_by(trial.case), response);
+        }
         let asked = self.asked();
         let mut findings = trial.mentions(&asked, response, false);
         let in_order: Vec<_> = response
@@ -86,14 +93,14 @@ impl Session {
         let left = usize::try_from(trial.case.request.max_bytes)
             .unwrap_or(0)
             .saturating_sub(total);
-        // As in an answer that is whole, room may have been spent on a first batch that did not fit (H12).
-        let is_empty = |topic: &TopicRef, asked: &FetchPartition| {
-            data_of(response, topic, asked.partition).is_none_or(|data| data.records_size_bytes() == 0)
-        };
+        // As in an answer that is whole, room may have been spent on what did not fit (H12).
+        let none = PartitionData::error(0, 0);
         let is_room_spent = trial.is_through_the_cache
             && asked.iter().any(|(topic, asked)| {
-                let limit = usize::try_from(asked.partition_max_bytes).unwrap_or(0).min(left);
-                is_empty(topic, asked) && trial.visible(topic, asked).is_some_and(|first| first > limit)
+                let data = data_of(response, topic, asked.partition).unwrap_or(&none);
+                let given = data.records_size_bytes();
+                let limit = usize::try_from(asked.partition_max_bytes).unwrap_or(0);
+                trial.has_more(topic, asked, data, limit.saturating_sub(given).min(left))
             });
         for (topic, asked, told) in &mut self.partitions {
             let data = data_of(response, topic, asked.partition);
@@ -117,7 +124,7 @@ impl Session {
     }
 }
 
-fn said_twice(data: &PartitionData, told: Option<(i64, i64)>) -> bool {
+fn said_twice(data: &PartitionData, told: Option<Told>) -> bool {
     data.error_code == 0
         && data.diverging_epoch.is_none()
         && data.records_size_bytes() == 0
@@ -321,7 +328,7 @@ fn next_step(maker: &mut Maker<'_>, before: &Case, session: &Session) -> (Step, 
         maker.rng.usize(0..4)
     };
     for _ in 0..changes {
-        request.topics.extend(change(maker, version, session));
+        request.topics.push(change(maker, version, session));
     }
     if step == Step::ForgetAll {
         request.topics.clear();
@@ -349,7 +356,7 @@ fn next_step(maker: &mut Maker<'_>, before: &Case, session: &Session) -> (Step, 
 }
 
 /// Another offset of a partition of the session, or one more partition.
-fn change(maker: &mut Maker<'_>, version: i16, session: &Session) -> Option<FetchTopic> {
+fn change(maker: &mut Maker<'_>, version: i16, session: &Session) -> FetchTopic {
     let by_id = version >= FETCH_VERSION_TOPIC_IDS;
     let living: Vec<_> = maker
         .truth
@@ -377,7 +384,7 @@ fn change(maker: &mut Maker<'_>, version: i16, session: &Session) -> Option<Fetc
     } else {
         name_of(topic)
     };
-    Some(one(name, asked))
+    one(name, asked)
 }
 
 fn one(topic: TopicRef, asked: FetchPartition) -> FetchTopic {

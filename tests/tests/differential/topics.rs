@@ -12,7 +12,7 @@ use crate::truth::{Topic, Truth};
 
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 /// The cleaner runs at once and takes all that it may.
-const COMPACTED: &str = "cleanup.policy=compact segment.ms=100 min.cleanable.dirty.ratio=0.01 \
+pub(crate) const COMPACTED: &str = "cleanup.policy=compact segment.ms=100 min.cleanable.dirty.ratio=0.01 \
                          delete.retention.ms=0 min.compaction.lag.ms=0";
 /// For the cleaner, on a slow machine.
 const CLEANER_PATIENCE: Duration = Duration::from_secs(90);

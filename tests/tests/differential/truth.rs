@@ -43,7 +43,8 @@ pub(crate) struct Log {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event {
     pub(crate) from: Instant,
-    pub(crate) until: Instant,
+    /// `None` while it is under way.
+    pub(crate) until: Option<Instant>,
 }
 
 /// One incarnation of a topic.
@@ -98,7 +99,7 @@ impl Truth {
     pub(crate) fn is_in_motion(&self, topic: &TopicRef, since: Instant, until: Instant) -> bool {
         self.topics_of(topic)
             .flat_map(|topic| &topic.events)
-            .any(|event| event.from <= until && event.until >= since)
+            .any(|event| event.from <= until && event.until.is_none_or(|until| until >= since))
     }
 
     /// Reads what the broker has of a partition beyond what is known; all of it anew where the cleaner may have been.
