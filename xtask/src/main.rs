@@ -1,6 +1,7 @@
 //! Every chore of the project, as code: `cargo xtask help`.
 #![forbid(unsafe_code)]
 
+mod clients;
 mod differential;
 mod kafka;
 mod licences;

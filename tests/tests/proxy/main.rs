@@ -2,6 +2,7 @@
 
 mod clients;
 mod cluster;
+mod languages;
 mod logins;
 
 use core::time::Duration;
