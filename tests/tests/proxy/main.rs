@@ -4,6 +4,7 @@ mod clients;
 mod cluster;
 mod languages;
 mod logins;
+mod slow;
 
 use core::time::Duration;
 use std::collections::BTreeSet;
