@@ -232,9 +232,7 @@ async fn alone(maker: &mut Maker<'_>, lanes: &mut Lanes<'_>, verdict: &mut Verdi
         let mut findings = trial.whole(&asked, &through.response);
         findings.extend(trial.beside(&through, &[&direct]));
         if trial.waiting(&through, &direct).is_some() {
-            // The broker may have been busy elsewhere for as long as a wait.
-            let again = lanes.direct(&case).await?;
-            findings.extend(lanes.trial(&case, &through).waiting(&through, &again));
+            findings.extend(early_again(lanes, &case).await?);
         }
         let trial = Trial {
             is_through_the_cache: false,
@@ -282,4 +280,19 @@ fn in_short(request: &FetchRequest) -> String {
         let _ = write!(text, "; forgets {}/{:?}", forgotten.topic, forgotten.partitions);
     }
     text
+}
+
+/// On a busy machine the broker may take as long as a wait for what it does not wait for, and the proxy gives the answer to
+/// somebody else who has been waiting for the same (H25). What happens each time is none of these.
+async fn early_again(lanes: &mut Lanes<'_>, case: &Case) -> Result<Option<Finding>> {
+    let mut early = None;
+    for _ in 0..4 {
+        let direct = lanes.direct(case).await?;
+        let through = lanes.through(case).await?;
+        early = lanes.trial(case, &through).waiting(&through, &direct);
+        if early.is_none() {
+            break;
+        }
+    }
+    Ok(early)
 }

@@ -187,16 +187,19 @@ pub(crate) async fn learn(
     let described = broker.describe(name).await?;
     let id = described.topic_id;
     let epochs = described.partitions.values();
-    truth.topics.push(Topic {
-        name: name.to_owned(),
-        id,
-        partitions,
-        leader_epoch: epochs.map(|partition| partition.leader_epoch).max().unwrap_or(0),
-        is_settled: false,
-        is_compacted: name.contains("compacted"),
-        deleted_at: None,
-        events: Vec::new(),
-    });
+    // Whoever met it first has taken it in.
+    if truth.topic_mut(id).is_none() {
+        truth.topics.push(Topic {
+            name: name.to_owned(),
+            id,
+            partitions,
+            leader_epoch: epochs.map(|partition| partition.leader_epoch).max().unwrap_or(0),
+            is_settled: false,
+            is_compacted: name.contains("compacted"),
+            deleted_at: None,
+            events: Vec::new(),
+        });
+    }
     for partition in 0..partitions {
         truth.read_on(broker, id, partition, true).await?;
     }
