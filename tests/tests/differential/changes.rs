@@ -371,9 +371,10 @@ impl Reader {
                 let truth = self.truth.read().await;
                 let living = truth.topics_of(topic).filter(|topic| topic.deleted_at.is_none());
                 let unknown = living.filter_map(|topic| {
-                    let log = truth.log(topic, data.partition_index)?;
-                    let is_behind = is_behind(log, data);
-                    is_behind.then_some((topic.id, topic.is_compacted))
+                    // None where the broker was not ready yet when the topic was met.
+                    let log = truth.log(topic, data.partition_index);
+                    let is_unread = log.is_none_or(|log| is_behind(log, data));
+                    is_unread.then_some((topic.id, topic.is_compacted))
                 });
                 unknown.last()
             };
