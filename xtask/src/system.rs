@@ -28,13 +28,15 @@ pub(crate) enum Part {
     Node,
     /// The Go compiler.
     Go,
+    /// The client that everybody has for HTTP.
+    Curl,
 }
 
 /// What the clients in other languages take.
 pub(crate) const CLIENT_PARTS: [Part; 3] = [Part::Python, Part::Node, Part::Go];
 
 /// What a real Kafka and its clients take.
-pub(crate) const KAFKA_PARTS: [Part; 3] = [Part::Jdk, Part::Maven, Part::Kcat];
+pub(crate) const KAFKA_PARTS: [Part; 4] = [Part::Jdk, Part::Maven, Part::Kcat, Part::Curl];
 
 impl Part {
     fn what(self) -> String {
@@ -45,6 +47,7 @@ impl Part {
             Self::Python => "a Python 3 with venv".to_owned(),
             Self::Node => "Node.js with npm".to_owned(),
             Self::Go => format!("a Go of version 1.{GO_MINOR_MIN} or later"),
+            Self::Curl => "curl".to_owned(),
         }
     }
 
@@ -62,6 +65,7 @@ impl Part {
                 let minor = version.and_then(|version| parse_go_minor(&version));
                 minor.is_some_and(|minor| minor >= GO_MINOR_MIN)
             }
+            Self::Curl => find_program("curl").is_some(),
         }
     }
 
@@ -75,6 +79,7 @@ impl Part {
             Self::Node => &["npm"],
             // The newest of the release that is new enough, or of the backports to it.
             Self::Go => &["golang-1.23-go", "golang-go"],
+            Self::Curl => &["curl"],
         }
     }
 
@@ -86,6 +91,7 @@ impl Part {
             Self::Python => "python",
             Self::Node => "node",
             Self::Go => "go",
+            Self::Curl => "curl",
         }
     }
 }

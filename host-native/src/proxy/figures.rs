@@ -132,22 +132,29 @@ impl<T: Transport> Monitor<T> {
         let requests = (0..).zip(&figures.requests).filter(|(_, count)| get(count) > 0);
         let requests = requests.map(|(api_key, count)| (api_name(api_key), get(count)));
         labelled(text, "proxy_requests_total", "api", requests)?;
-        for (name, value) in statistics.named() {
-            if GAUGES.contains(&name) {
-                gauge(text, &format!("cache_{name}"), value)?;
-            } else {
-                counter(text, &format!("cache_{name}_total"), value)?;
-            }
-        }
-        Ok(())
+        cache_figures(text, statistics)
     }
 }
 
-fn plain(text: &mut String, name: &str, kind: &str, value: u64) -> fmt::Result {
+/// The figures of a cache.
+pub(crate) fn cache_figures(text: &mut String, statistics: &Statistics) -> fmt::Result {
+    for (name, value) in statistics.named() {
+        if GAUGES.contains(&name) {
+            plain(text, &format!("cache_{name}"), "gauge", value)?;
+        } else {
+            plain(text, &format!("cache_{name}_total"), "counter", value)?;
+        }
+    }
+    Ok(())
+}
+
+/// One figure of its name.
+pub(crate) fn plain(text: &mut String, name: &str, kind: &str, value: u64) -> fmt::Result {
     writeln!(text, "# TYPE kachet_{name} {kind}\nkachet_{name} {value}")
 }
 
-fn labelled<'n>(
+/// Counters of one name.
+pub(crate) fn labelled<'n>(
     text: &mut String,
     name: &str,
     label: &str,
