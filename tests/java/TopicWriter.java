@@ -165,7 +165,9 @@ public class TopicWriter {
         String end = oneOf(words[1], Set.of("commit", "abort", "open"));
         String txid = words[5];
         Shape shape = new Shape(words.length > 6 ? Long.parseLong(words[6]) : 0, new String[0]);
-        KafkaProducer<byte[], byte[]> producer = producer("none", Map.of("transactional.id", txid));
+        KafkaProducer<byte[], byte[]> producer = producer("none",
+            // What is left open stays so as long as a broker lets it.
+            Map.of("transactional.id", txid, "transaction.timeout.ms", 900_000));
         String sent;
         try {
             producer.initTransactions();

@@ -20,6 +20,7 @@
 
 pub mod certificates;
 pub mod child;
+pub mod clients;
 pub mod cluster;
 pub mod curl;
 pub mod java;

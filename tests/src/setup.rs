@@ -76,7 +76,7 @@ pub fn kafka_classpath() -> Result<String> {
 }
 
 /// The folders that cargo may build into, the likeliest first.
-fn target_folders() -> Vec<PathBuf> {
+pub(crate) fn target_folders() -> Vec<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut folders = Vec::new();
     if let Some(folder) = std::env::var_os("CARGO_TARGET_DIR") {

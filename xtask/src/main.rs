@@ -1,6 +1,8 @@
 //! Every chore of the project, as code: `cargo xtask help`.
 #![forbid(unsafe_code)]
 
+mod clients;
+mod differential;
 mod kafka;
 mod licences;
 mod process;
@@ -60,6 +62,8 @@ enum Command {
     Wasm,
     /// Run the cache against simulated brokers, networks and clients, one world for each seed.
     Sim(simulation::Options),
+    /// Send random requests to a real Kafka and through the proxy, and have every answer judged.
+    Differential(differential::Options),
     /// Check the style rules that no other tool knows: file sizes, names, leftovers, panics in libraries.
     Tidy,
     /// Check that every dependency's licence is one that the project accepts.
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         Command::Kafka { port, dir, keep } => told(&kafka::play(port, dir.as_deref(), keep)),
         Command::Wasm => told(&wasm::package()),
         Command::Sim(options) => told(&simulation::run(&options)),
+        Command::Differential(options) => told(&differential::run(&options)),
         Command::Tidy => told(&tidy::run()),
         Command::Licences => told(&licences::run()),
     };

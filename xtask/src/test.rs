@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::process::{self, Tally, find_program, run_tests};
 use crate::project::{cargo, root, target_dir};
 use crate::steps::{Outcome, Steps};
-use crate::{kafka, licences, simulation, tidy, wasm};
+use crate::{clients, kafka, licences, simulation, tidy, wasm};
 
 /// What to test.
 #[derive(Debug)]
@@ -43,6 +43,7 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
     });
     if wanted.kafka {
         steps.run("kafka set-up", || kafka::ensure().map(present));
+        steps.run("clients set-up", || clients::ensure().map(present));
     }
     if wanted.wasm {
         // In front of the tests, which embed what comes of it.
@@ -81,6 +82,10 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
 pub(crate) fn set_up() -> bool {
     let mut steps = Steps::new(false);
     steps.run("kafka", || match kafka::ensure()? {
+        None => Ok(Outcome::Passed),
+        Some(missing) => bail!("{missing}"),
+    });
+    steps.run("clients", || match clients::ensure()? {
         None => Ok(Outcome::Passed),
         Some(missing) => bail!("{missing}"),
     });

@@ -213,7 +213,7 @@ impl<R: SegmentReader> Cache<R> {
             if harvest.data.error_code != 0 || harvest.data.diverging_epoch.is_some() {
                 self.heed(key, harvest.data.error_code);
             } else {
-                self.learn(key, &harvest.data, asked_at);
+                self.learn(key, &harvest.data, harvest.leader_epoch, asked_at);
             }
         }
         while let Some(batch) = harvest.batches.pop_front() {
@@ -280,11 +280,11 @@ impl<R: SegmentReader> Cache<R> {
         }
     }
 
-    fn learn(&mut self, key: PartitionKey, data: &PartitionData, known_at: Instant) {
+    fn learn(&mut self, key: PartitionKey, data: &PartitionData, named_epoch: i32, known_at: Instant) {
         let Some(partition) = self.engine.partitions.get_mut(&key) else {
             return;
         };
-        let truncated_at = partition.state.learn(data, known_at);
+        let truncated_at = partition.state.learn(data, named_epoch, known_at);
         let log_start_offset = partition.state.log_start_offset;
         if let Some(offset) = truncated_at {
             self.engine.forget_aborted(key);
@@ -322,7 +322,7 @@ impl<R: SegmentReader> Cache<R> {
         };
         let new_state = || {
             let mut state = PartitionState::new(known_at, leader_epoch.max(batch.leader_epoch));
-            state.learn(data, known_at);
+            state.learn(data, leader_epoch, known_at);
             state.note_epoch(batch.leader_epoch, known_at, UNCONFIRMED_EPOCHS_LIMIT);
             state
         };
