@@ -1,6 +1,8 @@
 //! The `kachet` command as a person or a script meets it.
 #![cfg(feature = "cli")]
 
+#[cfg(target_os = "linux")]
+mod abuse;
 mod bad_input;
 mod demo;
 mod gateway;

@@ -15,15 +15,15 @@ use super::{kachet, without_environment};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A proxy in a process of its own; dropping it ends it.
-struct Running {
+pub(super) struct Running {
     child: Child,
     /// What it said when it was ready.
     said: String,
-    address: String,
+    pub(super) address: String,
 }
 
 impl Running {
-    fn start(arguments: &[&str]) -> Result<Self> {
+    pub(super) fn start(arguments: &[&str]) -> Result<Self> {
         let mut program = command(env!("CARGO_BIN_EXE_kachet"));
         without_environment(program.arg("proxy").args(arguments));
         let mut child = program.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -38,8 +38,13 @@ impl Running {
         Ok(Self { child, said, address })
     }
 
+    /// The number of the process.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal; gives the exit status and what was said on stderr.
-    fn end(mut self, signal: &str) -> Result<(ExitStatus, String)> {
+    pub(super) fn end(mut self, signal: &str) -> Result<(ExitStatus, String)> {
         let mut kill = command("kill");
         kill.args([signal, &self.child.id().to_string()]);
         child::run_ok(kill, b"", DEADLINE)?;
@@ -58,7 +63,7 @@ impl Drop for Running {
 }
 
 /// Two ports next to each other but one, so that the broker with the node id 1 gets the second.
-fn free_port() -> Result<u16> {
+pub(super) fn free_port() -> Result<u16> {
     loop {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         if port < u16::MAX - 2 && std::net::TcpListener::bind(("127.0.0.1", port + 2)).is_ok() {
@@ -67,7 +72,7 @@ fn free_port() -> Result<u16> {
     }
 }
 
-fn fetch(address: &str) -> Result<String> {
+pub(super) fn fetch(address: &str) -> Result<String> {
     let finished = kachet(
         &[
             "fetch",
