@@ -11,7 +11,7 @@ use clap::Args;
 use kachet::cache::Cache;
 use kachet::core::storage::Storage;
 use kachet::core::time::MaxStaleness;
-use kachet::proxy::{Admin, Limits, Monitor, Proxy, ProxyError, ProxySettings, Watched};
+use kachet::proxy::{Admin, Limits, Proxy, ProxyError, ProxySettings};
 use kachet::transport::{BrokerAddress, TcpSettings, TcpTransport, TlsListenerSettings};
 use tracing::{info, warn};
 
@@ -168,24 +168,11 @@ async fn serve<S: Storage + 'static>(
     Ok(())
 }
 
-/// The proxy and its cache, as they are watched.
-struct Both<S: Storage>(Monitor<Cache<TcpTransport, S>>, Cache<TcpTransport, S>);
-
-impl<S: Storage + 'static> Watched for Both<S> {
-    fn metrics(&self) -> String {
-        self.0.metrics(&self.1.statistics())
-    }
-
-    fn is_ready(&self) -> bool {
-        self.0.is_ready()
-    }
-}
-
 async fn watch<S: Storage + 'static>(
     proxy: &Proxy<Cache<TcpTransport, S>>,
     address: SocketAddr,
 ) -> Result<Admin, ServeFailure> {
-    let admin = Admin::start(address, Both(proxy.monitor(), proxy.cache().clone())).await;
+    let admin = Admin::start(address, proxy.monitor()).await;
     let admin = admin.map_err(|error| ServeFailure::Admin { address, error })?;
     info!(address = %admin.address(), "metrics, health and readiness");
     Ok(admin)

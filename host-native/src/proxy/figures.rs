@@ -66,6 +66,19 @@ impl Figures {
         .fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Of all APIs together.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
     pub(super) fn sent(&self, size_bytes: usize) {
         self.sent_bytes
             .fetch_add(super::count(size_bytes), Ordering::Relaxed);
@@ -74,7 +87,7 @@ impl Figures {
 
 /// Looks at a proxy, also from elsewhere and after its end.
 pub struct Monitor<T> {
-    shared: Arc<Shared<T>>,
+    pub(super) shared: Arc<Shared<T>>,
 }
 
 impl<T> Clone for Monitor<T> {

@@ -58,7 +58,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-pub use self::admin::{Admin, Watched};
+pub use self::admin::Admin;
 pub use self::brokers::BrokersError;
 use self::brokers::{Brokers, Home, Opened, listen};
 use self::figures::Figures;

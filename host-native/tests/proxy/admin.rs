@@ -4,27 +4,13 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use anyhow::Result;
-use kachet::cache::Cache;
 use kachet::demo::broker::NODE_ID;
-use kachet::proxy::{Admin, Limits, Monitor, Watched};
-use kachet::transport::TcpTransport;
+use kachet::proxy::{Admin, Limits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::{Client, fetch_of};
 use crate::{broker_port, broker_with, proxy_before};
-
-struct Both(Monitor<Cache<TcpTransport>>, Cache<TcpTransport>);
-
-impl Watched for Both {
-    fn metrics(&self) -> String {
-        self.0.metrics(&self.1.statistics())
-    }
-
-    fn is_ready(&self) -> bool {
-        self.0.is_ready()
-    }
-}
 
 async fn ask(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -42,8 +28,7 @@ async fn get(address: SocketAddr, path: &str) -> String {
 async fn figures_health_and_readiness_are_told() -> Result<()> {
     let broker = broker_with(1, 1).await?;
     let proxy = proxy_before(broker.address(), 1 << 20, Limits::default()).await?;
-    let both = Both(proxy.monitor(), proxy.cache().clone());
-    let admin = Admin::start(([127, 0, 0, 1], 0).into(), both).await?;
+    let admin = Admin::start(([127, 0, 0, 1], 0).into(), proxy.monitor()).await?;
     let address = admin.address();
     let mut client = Client::to(broker_port(&proxy, NODE_ID)).await;
     client.metadata(5).await;
