@@ -29,8 +29,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 pub use self::absorb::{Absorbed, Harvest};
-pub use self::coverage::{CoveredPart, KnownOffsets};
 pub use self::cold::{ColdRead, ReadFault, Warmed};
+pub use self::coverage::{CoveredPart, KnownOffsets};
 pub use self::memory::MemoryCache;
 pub use self::merge::ResponseRoom;
 pub use self::plan::Plan;

@@ -16,9 +16,7 @@ use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
-use kachet_core::cache::{
-    Cache as Core, CacheSettings, CoveredPart, KnownOffsets, RestoreError, Restored,
-};
+use kachet_core::cache::{Cache as Core, CacheSettings, CoveredPart, KnownOffsets, RestoreError, Restored};
 use kachet_core::identity::PartitionKey;
 use kachet_core::offset::OffsetSpan;
 use kachet_core::statistics::Statistics;
@@ -418,7 +416,9 @@ impl<T: Transport, S: Storage> Inner<T, S> {
             self.catalogue.doubt_versions(broker);
         }
         if let Ok(Response::Fetch(response)) = &response {
-            let bytes = response.partitions().map(|(_, data)| data.records_size_bytes() as u64);
+            let bytes = response
+                .partitions()
+                .map(|(_, data)| data.records_size_bytes() as u64);
             self.read().count_upstream_bytes(bytes.sum());
         }
         response

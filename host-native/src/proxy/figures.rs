@@ -68,7 +68,10 @@ impl Figures {
 
     /// Of all APIs together.
     pub(super) fn requests(&self) -> u64 {
-        self.requests.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.requests
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
     }
 
     pub(super) fn sent_bytes(&self) -> u64 {
@@ -145,6 +148,11 @@ impl<T: Transport> Monitor<T> {
         let requests = (0..).zip(&figures.requests).filter(|(_, count)| get(count) > 0);
         let requests = requests.map(|(api_key, count)| (api_name(api_key), get(count)));
         labelled(text, "proxy_requests_total", "api", requests)?;
+        if let Some(tls) = &shared.settings.tls {
+            let (done, failed) = tls.reloads();
+            let outcomes = [("done", done), ("failed", failed)];
+            labelled(text, "proxy_certificate_reloads_total", "outcome", outcomes)?;
+        }
         for (name, value) in statistics.named() {
             if GAUGES.contains(&name) {
                 gauge(text, &format!("cache_{name}"), value)?;

@@ -165,7 +165,10 @@ mod tests {
     fn parts_show_how_much_of_their_offsets_is_there() {
         assert_eq!(percents((0, 100), 4, &[]), [0; 4]);
         assert_eq!(percents((0, 100), 4, &[(0, 99)]), [100; 4]);
-        assert_eq!(percents((0, 100), 4, &[(0, 4), (24, 25), (50, 200)]), [24, 4, 100, 100]);
+        assert_eq!(
+            percents((0, 100), 4, &[(0, 4), (24, 25), (50, 200)]),
+            [24, 4, 100, 100]
+        );
         // A single offset is seen, and so is a single one that is missing.
         assert_eq!(percents((1_000, 1_000_000), 2, &[(1_000, 1_000)]), [1, 0]);
         assert_eq!(percents((0, 1_000_000), 2, &[(1, 999_999)]), [99, 100]);
@@ -186,7 +189,10 @@ mod tests {
             let all = Parts::new(Extent { base: 0, end: count }, parts);
             for offset in 0..count.unsigned_abs() {
                 let part = all.part_of(offset);
-                assert!(all.begin(part) <= offset && offset < all.begin(part + 1), "{offset} of {count}");
+                assert!(
+                    all.begin(part) <= offset && offset < all.begin(part + 1),
+                    "{offset} of {count}"
+                );
             }
         }
     }

@@ -98,8 +98,12 @@ impl Step<'_> {
 fn columns(interval: Duration, samples: &VecDeque<Sample>, last: Option<&Sample>) -> Value {
     let last = last.filter(|last| samples.back().is_some_and(|back| back.at < last.at));
     let all: Vec<&Sample> = samples.iter().chain(last).collect();
-    let steps = || all.windows(2).filter_map(|two| Some(Step(two.first()?, two.last()?)));
-    let per_second = |figure: fn(&Sample) -> u64| -> Vec<Value> { steps().map(|step| step.per_second(figure)).collect() };
+    let steps = || {
+        all.windows(2)
+            .filter_map(|two| Some(Step(two.first()?, two.last()?)))
+    };
+    let per_second =
+        |figure: fn(&Sample) -> u64| -> Vec<Value> { steps().map(|step| step.per_second(figure)).collect() };
     let gauge = |figure: fn(&Sample) -> u64| -> Vec<u64> { steps().map(|step| figure(step.1)).collect() };
     json!({
         "interval_seconds": interval.as_secs(),
@@ -133,7 +137,12 @@ mod tests {
     fn rates_are_of_the_time_between_two_samples() {
         let mut history = History::default();
         assert_eq!(history.recent()["hit_ratio"], json!([]));
-        for sample in [sample(0, 0, 0), sample(2, 10, 5), sample(6, 10, 5), sample(8, 13, 6)] {
+        for sample in [
+            sample(0, 0, 0),
+            sample(2, 10, 5),
+            sample(6, 10, 5),
+            sample(8, 13, 6),
+        ] {
             history.push(sample);
         }
         let recent = history.recent();
@@ -150,7 +159,10 @@ mod tests {
         for second in 0..200_000 {
             history.push(sample(2 * second, second, 0));
         }
-        assert_eq!((history.recent.len(), history.day.len()), (RECENT_SAMPLES, DAY_SAMPLES));
+        assert_eq!(
+            (history.recent.len(), history.day.len()),
+            (RECENT_SAMPLES, DAY_SAMPLES)
+        );
         let seconds = |value: &Value| value.as_array().unwrap().len() as u64;
         assert_eq!(seconds(&history.recent()["connections"]) * 2, 600);
         assert!(seconds(&history.day()["connections"]) * 300 >= 86_400);

@@ -52,7 +52,10 @@ impl Asked {
 
     /// Refuses names that mean nothing here, so that a mistake in one does not go unseen.
     pub(super) fn expect_only(&self, known: &[&str]) -> Result<(), String> {
-        let unknown = self.query.iter().find(|(name, _)| !known.contains(&name.as_str()));
+        let unknown = self
+            .query
+            .iter()
+            .find(|(name, _)| !known.contains(&name.as_str()));
         match unknown {
             None => Ok(()),
             Some((name, _)) => Err(format!(
@@ -69,7 +72,12 @@ impl Asked {
     }
 
     /// A number between bounds, or what stands for none.
-    pub(super) fn number(&self, name: &str, (min, max): (usize, usize), absent: usize) -> Result<usize, String> {
+    pub(super) fn number(
+        &self,
+        name: &str,
+        (min, max): (usize, usize),
+        absent: usize,
+    ) -> Result<usize, String> {
         let Some(given) = self.parameter(name) else {
             return Ok(absent);
         };
@@ -84,9 +92,13 @@ impl Asked {
             None => words.first(),
             Some(given) => words.iter().find(|word| **word == given),
         };
-        chosen
-            .copied()
-            .ok_or_else(|| format!("{name}={}: it takes {}", given.unwrap_or_default(), words.join(" or ")))
+        chosen.copied().ok_or_else(|| {
+            format!(
+                "{name}={}: it takes {}",
+                given.unwrap_or_default(),
+                words.join(" or ")
+            )
+        })
     }
 }
 
@@ -142,7 +154,10 @@ impl Reply {
     }
 
     pub(super) fn not_allowed() -> Self {
-        Self::text("405 Method Not Allowed", "nothing can be changed here: GET and HEAD\n")
+        Self::text(
+            "405 Method Not Allowed",
+            "nothing can be changed here: GET and HEAD\n",
+        )
     }
 
     pub(super) fn to_bytes(&self, with_body: bool) -> Vec<u8> {
@@ -154,7 +169,11 @@ impl Reply {
         } = self;
         let size_bytes = body.len();
         let policy = if self.is_page { PAGE_POLICY } else { "" };
-        let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
+        let allow = if status.starts_with("405") {
+            "Allow: GET, HEAD\r\n"
+        } else {
+            ""
+        };
         let mut response = format!(
             "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {size_bytes}\r\n{policy}{allow}{EVERY_HEADER}\r\n"
         );
@@ -180,7 +199,12 @@ mod tests {
         assert_eq!(asked.parameter("topic"), Some("a/b cé\u{fffd}"));
         assert_eq!(asked.number("limit", (1, 9), 5), Ok(8));
         assert_eq!(asked.number("from", (0, 9), 5), Ok(5));
-        assert!(asked.number("limit", (1, 7), 5).unwrap_err().contains("from 1 to 7"));
+        assert!(
+            asked
+                .number("limit", (1, 7), 5)
+                .unwrap_err()
+                .contains("from 1 to 7")
+        );
         assert!(asked.number("topic", (1, 7), 5).is_err());
         assert_eq!(asked.choice("sort", &["topic", "size"]), Ok("topic"));
         assert!(asked.choice("topic", &["x", "y"]).unwrap_err().contains("x or y"));
@@ -191,7 +215,14 @@ mod tests {
 
     #[test]
     fn what_is_no_request_is_none() {
-        for head in ["", "GET", "GET /\r\n", "GET x HTTP/1.1\r\n", "GET / x HTTP/1.1\r\n", "GET / SPDY\r\n"] {
+        for head in [
+            "",
+            "GET",
+            "GET /\r\n",
+            "GET x HTTP/1.1\r\n",
+            "GET / x HTTP/1.1\r\n",
+            "GET / SPDY\r\n",
+        ] {
             assert_eq!(Asked::parse(head.as_bytes()), None, "{head}");
         }
         assert_eq!(Asked::parse(b"GET /\xff HTTP/1.1\r\n"), None);
@@ -200,9 +231,18 @@ mod tests {
     #[test]
     fn only_the_page_has_a_policy_and_a_head_has_no_body() {
         let page = String::from_utf8(Reply::page("<p>").to_bytes(false)).unwrap();
-        assert!(page.contains("Content-Security-Policy: default-src 'none';"), "{page}");
-        assert!(page.contains("Content-Length: 3\r\n") && page.ends_with("\r\n\r\n"), "{page}");
+        assert!(
+            page.contains("Content-Security-Policy: default-src 'none';"),
+            "{page}"
+        );
+        assert!(
+            page.contains("Content-Length: 3\r\n") && page.ends_with("\r\n\r\n"),
+            "{page}"
+        );
         let file = String::from_utf8(Reply::file("text/css", "p{}").to_bytes(true)).unwrap();
-        assert!(!file.contains("Content-Security-Policy") && file.ends_with("\r\n\r\np{}"), "{file}");
+        assert!(
+            !file.contains("Content-Security-Policy") && file.ends_with("\r\n\r\np{}"),
+            "{file}"
+        );
     }
 }

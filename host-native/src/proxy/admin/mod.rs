@@ -145,7 +145,9 @@ where
     let whole = whole.await.is_ok_and(|whole| whole.unwrap_or(false));
     let asked = if whole { Asked::parse(&head) } else { None };
     let response = match &asked {
-        None => Reply::bad_request("this is no request of HTTP/1.1, or its head is too long\n").to_bytes(true),
+        None => {
+            Reply::bad_request("this is no request of HTTP/1.1, or its head is too long\n").to_bytes(true)
+        }
         Some(asked) => watched.respond(asked).await.to_bytes(asked.wants_body()),
     };
     timeout(PATIENCE, stream.write_all(&response))

@@ -45,7 +45,10 @@ impl<T: Transport, S: Storage + 'static> Watched<T, S> {
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value.into()))
             .collect();
-        let ends = shared.ends.counts().map(|(reason, count)| (reason.to_owned(), count.into()));
+        let ends = shared
+            .ends
+            .counts()
+            .map(|(reason, count)| (reason.to_owned(), count.into()));
         Ok(json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": self.started.elapsed().as_secs(),

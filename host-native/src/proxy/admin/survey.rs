@@ -92,7 +92,10 @@ pub(super) struct Surveyor {
 
 impl Surveyor {
     /// The last survey, or a new one if that is old.
-    pub(super) async fn survey<T: Transport, S: Storage + 'static>(&mut self, cache: &Cache<T, S>) -> Arc<Survey> {
+    pub(super) async fn survey<T: Transport, S: Storage + 'static>(
+        &mut self,
+        cache: &Cache<T, S>,
+    ) -> Arc<Survey> {
         if let Some(last) = &self.last
             && last.taken_at.elapsed() < FRESH_FOR.max(last.took * FRESH_TIMES)
         {
@@ -149,7 +152,11 @@ async fn row<T: Transport, S: Storage + 'static>(
         }
     })
     .await;
-    let base = if log_start_offset < 0 { first? } else { log_start_offset };
+    let base = if log_start_offset < 0 {
+        first?
+    } else {
+        log_start_offset
+    };
     let end = last?.saturating_add(1).max(known.high_watermark).max(base);
     Some(Row {
         key,
@@ -216,7 +223,10 @@ mod tests {
         assert_eq!(clip(0, 10), Some((0, 1)));
         assert_eq!(clip(15, i64::MAX), Some((5, 10)));
         assert_eq!(clip(20, 30), None);
-        let all = Extent { base: i64::MIN, end: i64::MAX };
+        let all = Extent {
+            base: i64::MIN,
+            end: i64::MAX,
+        };
         assert_eq!(all.count(), u64::MAX);
         assert_eq!(all.clip(OffsetSpan::single(i64::MIN)), Some((0, 1)));
     }
