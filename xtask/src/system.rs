@@ -19,6 +19,8 @@ pub(crate) enum Part {
     Maven,
     /// The command-line client of librdkafka.
     Kcat,
+    /// A browser, for the proxy's status page.
+    Chromium,
 }
 
 /// What a real Kafka and its clients take.
@@ -30,6 +32,7 @@ impl Part {
             Self::Jdk => format!("a JDK of version {JAVA_MAJOR_MIN} or later"),
             Self::Maven => "Maven (`mvn`)".to_owned(),
             Self::Kcat => "kcat".to_owned(),
+            Self::Chromium => "Chromium".to_owned(),
         }
     }
 
@@ -40,6 +43,9 @@ impl Part {
             }
             Self::Maven => find_program("mvn").is_some(),
             Self::Kcat => find_program("kcat").is_some(),
+            Self::Chromium => ["chromium", "chromium-browser", "google-chrome"]
+                .iter()
+                .any(|program| find_program(program).is_some()),
         }
     }
 
@@ -49,6 +55,7 @@ impl Part {
             Self::Jdk => &["openjdk-17-jdk-headless", "default-jdk-headless"],
             Self::Maven => &["maven"],
             Self::Kcat => &["kcat"],
+            Self::Chromium => &["chromium", "chromium-browser"],
         }
     }
 
@@ -57,6 +64,7 @@ impl Part {
             Self::Jdk => "openjdk",
             Self::Maven => "maven",
             Self::Kcat => "kcat",
+            Self::Chromium => "chromium",
         }
     }
 }

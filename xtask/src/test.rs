@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::process::{self, Tally, find_program, run_tests};
 use crate::project::{cargo, root, target_dir};
 use crate::steps::{Outcome, Steps};
+use crate::system::{self, Part};
 use crate::{kafka, licences, simulation, tidy, wasm};
 
 /// What to test.
@@ -44,6 +45,9 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
     if wanted.kafka {
         steps.run("kafka set-up", || kafka::ensure().map(present));
     }
+    steps.run("browser set-up", || {
+        system::ensure(&[Part::Chromium]).map(present)
+    });
     steps.run("tests", || workspace_tests(wanted));
     steps.run("simulation", || {
         simulation::run(&simulation::Options::of_every_test()).map(|()| Outcome::Passed)
@@ -74,6 +78,10 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
 pub(crate) fn set_up() -> bool {
     let mut steps = Steps::new(false);
     steps.run("kafka", || match kafka::ensure()? {
+        None => Ok(Outcome::Passed),
+        Some(missing) => bail!("{missing}"),
+    });
+    steps.run("browser", || match system::ensure(&[Part::Chromium])? {
         None => Ok(Outcome::Passed),
         Some(missing) => bail!("{missing}"),
     });

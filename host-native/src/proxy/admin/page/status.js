@@ -134,10 +134,10 @@ function makeCharts() {
   }
 }
 
-// The next 1, 2 or 5 times a power of ten, or of 1024 with bytes.
-function roundUp(value, isBytes) {
-  if (value <= 0) return 1;
-  const base = isBytes ? 1024 ** Math.floor(Math.log(value) / Math.log(1024)) : 1;
+// The next 1, 2 or 5 times a power of ten of B, KiB, MiB and so on.
+function roundUp(value) {
+  if (value <= 0) return 1024;
+  const base = 1024 ** Math.floor(Math.log(value) / Math.log(1024));
   const step = 10 ** Math.floor(Math.log10(value / base));
   const factor = [1, 2, 5, 10].find((each) => each * step * base >= value) ?? 10;
   return factor * step * base;
@@ -151,11 +151,11 @@ function path(values, top, length) {
       isDown = false;
       return;
     }
-    const x = length < 2 ? WIDTH : ((length - values.length + at) / (length - 1)) * WIDTH;
+    const x = (at / length) * WIDTH;
     const y = 1 + (1 - Math.min(1, value / top)) * (HEIGHT - 2);
     d += `${isDown ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`;
-    // A single value between gaps is seen, too.
-    if (!isDown && (at + 1 === values.length || values[at + 1] === null)) d += "h.1";
+    // A value is one of a stretch of time, and seen between gaps, too.
+    if (at + 1 === length || values[at + 1] === null) d += `h${(WIDTH / length).toFixed(1)}`;
     isDown = true;
   });
   return d;
@@ -168,7 +168,7 @@ function showBefore(status) {
   for (const chart of CHARTS) {
     const columns = chart.series.map((series) => (series.limit ? Array(length).fill(status.cache.effective_limit_bytes) : history[series.of]));
     const all = columns.flat().filter((value) => value !== null);
-    const top = chart.top ? chart.top() : roundUp(Math.max(0, ...all), true);
+    const top = chart.top ? chart.top() : roundUp(Math.max(0, ...all));
     put(chart.scale, chart.format(top));
     put(chart.begin, `${ago} ago`);
     columns.forEach((values, at) => chart.lines[at].setAttribute("d", path(values, top, length)));
@@ -209,7 +209,7 @@ function strip(svg, partition) {
     if (levels[at] > 0) {
       // What is there at all has to be seen.
       const opacity = levels[at] === 100 ? 1 : 0.35 + 0.4 * (levels[at] / 100);
-      pieces.push(draw("rect", { x: at, y: 0, width: end - at, height: 1, "fill-opacity": opacity.toFixed(2), "shape-rendering": "crispEdges" }));
+      pieces.push(draw("rect", { x: at, y: 0, width: end - at, height: 1, "fill-opacity": opacity.toFixed(2) }));
     }
     at = end;
   }
