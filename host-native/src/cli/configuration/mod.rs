@@ -22,9 +22,9 @@ use self::file::Given;
 /// The subcommand that is configured so.
 const SUBCOMMAND: &str = "proxy";
 /// Options that are no settings, or whose place is not in a file.
-const NO_KEYS: [&str; 5] = ["config", "check", "json", "help", "version"];
+const NO_KEYS: [&str; 6] = ["config", "check", "json", "probe", "help", "version"];
 /// Of these, what no variable stands for either.
-const NO_VARIABLES: [&str; 4] = ["check", "json", "help", "version"];
+const NO_VARIABLES: [&str; 5] = ["check", "json", "probe", "help", "version"];
 
 /// Who has said what a setting is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -200,3 +200,57 @@ fn a_file_that_is_not_there_or_is_too_large_is_told() {
     assert!(error.to_string().starts_with("/nowhere/k.toml: "), "{error}");
     assert!(refusal(&"#".repeat((1 << 20) + 1)).contains("too large"));
 }
+
+const SAMPLE: &str = include_str!("../../../../packaging/kachet.toml");
+
+/// The sample with every setting that it has behind a #.
+fn whole_sample() -> String {
+    let line = |line: &str| {
+        let bare = line.strip_prefix('#').unwrap_or(line);
+        let is_setting = bare.split_once(" = ").is_some_and(|(key, _)| {
+            key.chars()
+                .all(|letter| letter.is_ascii_lowercase() || letter == '_')
+        });
+        if is_setting {
+            bare.to_owned()
+        } else {
+            line.to_owned()
+        }
+    };
+    SAMPLE.lines().map(|text| line(text) + "\n").collect()
+}
+
+#[test]
+fn the_sample_says_the_defaults() {
+    let (_, origins) = read_with(SAMPLE, &[]).unwrap();
+    let arguments = ["kachet", "proxy", "--bootstrap", "localhost:9092"].map(OsString::from);
+    let (_, defaults) = read(Arguments::command(), arguments.into()).unwrap();
+    let values = |origins: &Origins| -> Vec<(String, Value)> {
+        let settings = origins.settings().iter();
+        settings
+            .map(|setting| (setting.key.clone(), setting.value.clone()))
+            .collect()
+    };
+    assert_eq!(values(&origins), values(&defaults));
+    let unsaid: Vec<&Setting> = origins
+        .settings()
+        .iter()
+        .filter(|each| each.origin == Origin::Default)
+        .collect();
+    let unsaid: Vec<&str> = unsaid.iter().map(|setting| setting.key.as_str()).collect();
+    // It goes with a folder only.
+    assert_eq!(unsaid, ["mount_read_mode"]);
+}
+
+#[test]
+fn the_sample_has_every_setting() {
+    let command = with_variables(Arguments::command());
+    let keys = keys(&command);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(NAME);
+    std::fs::write(&path, whole_sample()).unwrap();
+    let given = file::read(&path, &keys).unwrap();
+    let named: std::collections::BTreeSet<&str> = given.iter().map(|given| given.id.as_str()).collect();
+    let all: std::collections::BTreeSet<&str> = keys.iter().map(|arg| arg.get_id().as_str()).collect();
+    assert_eq!(named, all);
+}

@@ -31,6 +31,9 @@ pub(crate) struct ProxyArguments {
     /// Print them as one JSON object
     #[arg(long, requires = "check")]
     pub(super) json: bool,
+    /// Ask a proxy that runs, at the address of --admin, whether it is ready. Exit code 0 if it is
+    #[arg(long, conflicts_with = "check")]
+    pub(super) probe: bool,
     /// Brokers to begin with; several with commas between them
     #[arg(
         long,

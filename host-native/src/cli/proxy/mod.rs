@@ -2,6 +2,7 @@
 
 mod arguments;
 mod check;
+mod probe;
 mod supervisor;
 
 use core::fmt;
@@ -33,6 +34,8 @@ pub(crate) enum ServeFailure {
         origin: String,
         error: io::Error,
     },
+    /// A proxy that runs elsewhere is not ready, or not there.
+    NotReady { address: SocketAddr, reason: String },
     /// The library's.
     Proxy(ProxyError),
 }
@@ -63,12 +66,18 @@ impl fmt::Display for ServeFailure {
                 f,
                 "cannot listen at {address} for those who watch ({origin}): {error}"
             ),
+            Self::NotReady { address, reason } => {
+                write!(f, "the proxy watched at {address} is not ready: {reason}")
+            }
             Self::Proxy(error) => error.fmt(f),
         }
     }
 }
 
 pub(crate) async fn run(arguments: ProxyArguments) -> Result<(), Failure> {
+    if arguments.probe {
+        return probe::probe(arguments.admin).await;
+    }
     let settings = arguments.settings()?;
     arguments.storage.check(arguments.size_limit)?;
     if arguments.check {
