@@ -1,4 +1,4 @@
-//! A real browser without a window, driven by its DevTools protocol over pipes.
+//! A real browser without a window, driven by its `DevTools` protocol over pipes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Stdio};

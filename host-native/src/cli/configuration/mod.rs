@@ -109,7 +109,7 @@ pub(super) fn read(command: Command, arguments: Vec<OsString>) -> Result<(ArgMat
     all.extend(
         given
             .iter()
-            .flat_map(|given| given.arguments())
+            .flat_map(Given::arguments)
             .map(OsString::from),
     );
     let matches = command.clone().try_get_matches_from(&all);

@@ -18,6 +18,7 @@ use crate::cli::failure::Failure;
 use crate::cli::security::SecurityArguments;
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ProxyArguments {
     /// Settings in TOML: a key for each option here, with _ in place of -. What is given here or by the environment counts

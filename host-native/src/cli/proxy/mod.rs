@@ -135,15 +135,12 @@ async fn reload(tls: Option<TlsListenerSettings>) {
         return info!("there are no certificates to be read anew: clients do not speak TLS");
     };
     // Files may be slow.
-    match tokio::task::spawn_blocking(move || tls.reload()).await {
-        Ok(Ok(())) => info!("new connections get the certificates that were read anew"),
-        Ok(Err(error)) => {
-            error!(%error, "the certificates for clients were not read anew; those from before go on")
-        }
-        Err(error) => {
-            error!(%error, "the certificates for clients were not read anew; those from before go on")
-        }
-    }
+    let failure = match tokio::task::spawn_blocking(move || tls.reload()).await {
+        Ok(Ok(())) => return info!("new connections get the certificates that were read anew"),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    error!(error = %failure, "the certificates for clients were not read anew; those from before go on");
 }
 
 async fn watch<S: Storage + 'static>(
