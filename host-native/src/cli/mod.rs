@@ -13,7 +13,7 @@ mod security;
 mod signals;
 mod target;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -121,6 +121,8 @@ fn log_to_stderr(filter: &str) -> Result<(), Failure> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // Colours are for people, not for a journal or a file.
+        .with_ansi(io::stderr().is_terminal())
         .init();
     Ok(())
 }
