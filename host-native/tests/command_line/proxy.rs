@@ -288,7 +288,7 @@ fn a_check_says_what_would_be_done_and_opens_nothing() -> Result<()> {
         "size_limit = \"3GiB\"  # by KACHET_SIZE_LIMIT of the environment".to_owned(),
         "trust_clients = true  # by KACHET_TRUST_CLIENTS of the environment".to_owned(),
         format!("max_staleness = \"5s\"  # by {settings}, line 3"),
-        "idle_timeout = \"10m\"  # by default".to_owned(),
+        "#idle_timeout = \"10m\"  # by default".to_owned(),
         format!(
             "# clients begin at {listen}; broker N on port {} + N",
             taken.local_addr()?.port() + 1
@@ -311,6 +311,9 @@ fn a_check_says_what_would_be_done_and_opens_nothing() -> Result<()> {
     let of_printed = values(check(&["--config", &printed, "--json"], &[])?)?;
     let of_all = values(check(&[&arguments[..], &["--json"]].concat(), &variables)?)?;
     assert_eq!(of_printed, of_all);
+    let without_folder = check(&["--bootstrap", "b:1"], &[])?;
+    std::fs::write(&printed, &without_folder.stdout)?;
+    assert_eq!(check(&["--config", &printed], &[])?.status.code(), Some(0));
     Ok(())
 }
 

@@ -356,10 +356,10 @@ async fn ten_thousand_partitions_can_be_looked_through() -> Result<()> {
         }
         browser.wait_for("document.querySelector('#rows .strip').getAttribute('aria-label').includes('2 ranges: 0–9, 30–39')")?;
         for (name, size, is_dark) in [
-            ("wide-light", (1280, 1500), false),
-            ("wide-dark", (1280, 1500), true),
-            ("narrow-light", (390, 1800), false),
-            ("narrow-dark", (390, 1800), true),
+            ("wide-light", (1280, 960), false),
+            ("wide-dark", (1280, 960), true),
+            ("narrow-light", (390, 2600), false),
+            ("narrow-dark", (390, 2600), true),
         ] {
             browser.look(size, is_dark)?;
             keep_picture(browser, name)?;

@@ -106,12 +106,7 @@ pub(super) fn read(command: Command, arguments: Vec<OsString>) -> Result<(ArgMat
         return Ok((matches, origins));
     };
     let mut all = arguments;
-    all.extend(
-        given
-            .iter()
-            .flat_map(Given::arguments)
-            .map(OsString::from),
-    );
+    all.extend(given.iter().flat_map(Given::arguments).map(OsString::from));
     let matches = command.clone().try_get_matches_from(&all);
     let matches = matches.map_err(|error| explained(error, &command, Some(&path)))?;
     let origins = Origins(settings(&command, &matches, Some((&path, &given))));

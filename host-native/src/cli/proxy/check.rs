@@ -6,6 +6,7 @@ use kachet::proxy::ProxySettings;
 use serde_json::{Map, Value, json};
 
 use super::ProxyArguments;
+use crate::cli::configuration::Origin;
 use crate::cli::failure::Failure;
 
 /// As TOML that is a file of settings itself, or as JSON.
@@ -53,7 +54,9 @@ fn print_toml(arguments: &ProxyArguments, settings: &ProxySettings) -> io::Resul
     for setting in arguments.origins.settings() {
         let (key, origin) = (&setting.key, &setting.origin);
         let value = &setting.value;
-        writeln!(out, "{key} = {value}  # {origin}")?;
+        // A setting that goes with another one only, such as how a folder is read, is not said for that.
+        let unsaid = if *origin == Origin::Default { "#" } else { "" };
+        writeln!(out, "{unsaid}{key} = {value}  # {origin}")?;
     }
     Ok(())
 }
