@@ -363,7 +363,7 @@ async fn ten_thousand_partitions_can_be_looked_through() -> Result<()> {
         ] {
             browser.look(size, is_dark)?;
             keep_picture(browser, name)?;
-            let overflow = browser.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")?;
+            let overflow = browser.evaluate("['html', '.scroll'].map((each) => document.querySelector(each)).reduce((over, each) => over + each.scrollWidth - each.clientWidth, 0)")?;
             assert_eq!(overflow, Value::from(0), "{name}: the page is wider than the window");
         }
         assert_eq!(browser.complaints(), [""; 0]);
