@@ -6,6 +6,8 @@ use core::time::Duration;
 use anyhow::Result;
 use kachet::demo::broker::NODE_ID;
 use kachet::proxy::{Admin, Limits};
+use kachet_core::identity::PartitionKey;
+use kachet_core::wire::{TopicId, TopicRef};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -163,5 +165,35 @@ async fn what_is_cached_is_told_in_pages_and_parts() -> Result<()> {
         head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"),
         "{head}"
     );
+    Ok(())
+}
+
+/// The index is looked at 4 096 batches at a time.
+#[tokio::test]
+async fn a_large_partition_is_told_of_as_a_whole() -> Result<()> {
+    const BATCHES: u64 = 4_500;
+    let broker = broker_with(1, BATCHES).await?;
+    let proxy = proxy_before(broker.address(), 64 << 20, Limits::default()).await?;
+    let admin = Admin::start(([127, 0, 0, 1], 0).into(), proxy.monitor()).await?;
+    let mut client = Client::to(broker_port(&proxy, NODE_ID)).await;
+    let topic_id = TopicId(*client.metadata(12).await.topics[0].topic_id.as_bytes());
+    let mut request = fetch_of(&[(0, 0)]);
+    request.topics[0].topic = TopicRef::Id(topic_id);
+    for _ in 0..BATCHES {
+        let held = proxy.cache().covered(PartitionKey {
+            topic_id,
+            partition: 0,
+        });
+        request.topics[0].partitions[0].fetch_offset = held.last().map_or(0, |run| run.last() + 1);
+        if proxy.cache().statistics().batches == BATCHES {
+            break;
+        }
+        client.fetch(13, &request).await;
+    }
+    let all = json(admin.address(), "/api/coverage?buckets=3").await;
+    let told = &all["partitions"][0];
+    assert_eq!(told["batches"], BATCHES);
+    assert_eq!(told["ranges"], serde_json::json!([[0, 10 * BATCHES - 1]]));
+    assert_eq!(told["buckets"], serde_json::json!([100, 100, 100]));
     Ok(())
 }
