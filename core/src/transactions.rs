@@ -141,45 +141,46 @@ fn ended_by(batch: &[u8]) -> Option<i64> {
 /// What is aborted in a run of batches that a reader of committed data gets.
 #[derive(Debug, Default)]
 pub(crate) struct AbortedInRun {
-    batches: Vec<AbortedInBatch>,
-    /// The last batch that tells of transactions, and the producer whose transaction it ends, if it is a marker.
-    told_last: Option<(usize, Option<i64>)>,
+    /// The lists of the batches that have one.
+    lists: Vec<Arc<[Aborted]>>,
+    /// What has to go on, or to end, in the last batch that tells of transactions: the place of its list, and the
+    /// producer whose transaction the batch itself ends, if it is a marker.
+    open: Option<(usize, Option<i64>)>,
 }
 
 impl AbortedInRun {
     /// Whether the run may go on with a batch. Not if a transaction has ended without its marker in the run, which the
     /// cleaner may have removed: a reader would go on dropping what the producer has written since.
     pub(crate) fn may_go_on_with(&self, next: &AbortedInBatch) -> bool {
-        let Some((last, ends)) = self.told_last else {
+        let Some((last, ends)) = self.open else {
             return true;
         };
-        let open = self.batches.get(last).map_or(&[][..], AbortedInBatch::as_slice);
         let goes_on = |each: &Aborted| next.as_slice().iter().any(|other| other.is_same(each));
         *next == AbortedInBatch::Plain
-            || open
-                .iter()
-                .all(|each| ends == Some(each.producer_id) || goes_on(each))
+            || self.lists.get(last).is_none_or(|open| {
+                open.iter()
+                    .all(|each| ends == Some(each.producer_id) || goes_on(each))
+            })
     }
 
     /// Takes the next batch in. As long as it is not read the run may go on with anything; it is looked at again then.
     pub(crate) fn push(&mut self, aborted: AbortedInBatch, batch: Option<&[u8]>) {
-        if aborted != AbortedInBatch::Plain {
-            let place = self.batches.len();
-            self.told_last = if aborted.as_slice().is_empty() {
-                // Mostly so, and then nothing is to be ended.
-                Some((place, None))
-            } else {
-                batch.map(|batch| (place, ended_by(batch)))
-            };
+        match aborted {
+            AbortedInBatch::Plain => {}
+            // Mostly so, and then nothing is to be ended, and nothing to be kept.
+            AbortedInBatch::Unknown | AbortedInBatch::None => self.open = None,
+            AbortedInBatch::Some(list) => {
+                self.open = batch.map(|batch| (self.lists.len(), ended_by(batch)));
+                self.lists.push(list);
+            }
         }
-        self.batches.push(aborted);
     }
 
     /// The list that a reader gets from `fetch_offset` on: every aborted transaction that touches the run, once, in the
     /// order of the markers; no other, because a reader would then drop committed records of the same producer.
     pub(crate) fn list(&self, fetch_offset: i64) -> Vec<AbortedTransaction> {
         let mut run: Vec<Aborted> = Vec::new();
-        for each in self.batches.iter().flat_map(AbortedInBatch::as_slice) {
+        for each in self.lists.iter().flat_map(|list| list.iter()) {
             match run.iter_mut().find(|known| known.is_same(each)) {
                 // A later answer may have shown the marker that an earlier one did not reach.
                 Some(known) => known.marker_offset = known.marker_offset.or(each.marker_offset),

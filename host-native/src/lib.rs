@@ -7,6 +7,8 @@ pub mod client;
 pub mod cluster;
 #[cfg(feature = "embedded-broker")]
 pub mod demo;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 pub mod mount;
 pub mod proxy;
 pub mod transport;

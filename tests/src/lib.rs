@@ -22,6 +22,7 @@ pub mod certificates;
 pub mod child;
 pub mod chromium;
 pub mod cluster;
+pub mod curl;
 pub mod java;
 pub mod kafka;
 pub mod kcat;

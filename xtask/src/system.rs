@@ -21,10 +21,12 @@ pub(crate) enum Part {
     Kcat,
     /// A browser, for the proxy's status page.
     Chromium,
+    /// The client that everybody has for HTTP.
+    Curl,
 }
 
 /// What a real Kafka and its clients take.
-pub(crate) const KAFKA_PARTS: [Part; 3] = [Part::Jdk, Part::Maven, Part::Kcat];
+pub(crate) const KAFKA_PARTS: [Part; 4] = [Part::Jdk, Part::Maven, Part::Kcat, Part::Curl];
 
 impl Part {
     fn what(self) -> String {
@@ -33,6 +35,7 @@ impl Part {
             Self::Maven => "Maven (`mvn`)".to_owned(),
             Self::Kcat => "kcat".to_owned(),
             Self::Chromium => "Chromium".to_owned(),
+            Self::Curl => "curl".to_owned(),
         }
     }
 
@@ -46,6 +49,7 @@ impl Part {
             Self::Chromium => ["chromium", "chromium-browser", "google-chrome"]
                 .iter()
                 .any(|program| find_program(program).is_some()),
+            Self::Curl => find_program("curl").is_some(),
         }
     }
 
@@ -56,6 +60,7 @@ impl Part {
             Self::Maven => &["maven"],
             Self::Kcat => &["kcat"],
             Self::Chromium => &["chromium", "chromium-browser"],
+            Self::Curl => &["curl"],
         }
     }
 
@@ -65,6 +70,7 @@ impl Part {
             Self::Maven => "maven",
             Self::Kcat => "kcat",
             Self::Chromium => "chromium",
+            Self::Curl => "curl",
         }
     }
 }

@@ -5,44 +5,57 @@ use core::mem;
 
 use hashbrown::HashMap;
 
-use super::plan::{Outcome, Plan, PlannedPartition, PlannedTopic};
+use super::plan::{Outcome, Plan};
 use crate::wire::{
-    BatchEntry, Batches, FetchResponse, FetchableTopic, PartitionData, RecordBytes, TaggedFields, TopicRef,
+    BatchEntry, Batches, Chunks, DecodeError, FetchResponse, FetchTopic, FetchableTopic, PartitionData,
+    RecordBytes, TaggedFields, TopicRef,
 };
 
 impl Plan {
     /// The answer to a fetch that needs nothing from upstream; `None` if there is something to ask.
     pub fn into_response(self) -> Option<FetchResponse> {
-        let Self {
-            outcome: Outcome::Hits(topics, _),
-            upstream: None,
-        } = self
-        else {
+        let (Outcome::Hits(planned), None) = (self.outcome, self.upstream) else {
             return None;
         };
-        let topics = topics.into_iter().map(FetchableTopic::from).collect();
+        let mut hits = planned.hits.into_iter();
+        let topics = planned.topics.into_iter().map(|topic| FetchableTopic {
+            topic: topic.topic,
+            partitions: hits.by_ref().take(topic.partitions.len()).flatten().collect(),
+            unknown_tags: TaggedFields::default(),
+        });
         Some(FetchResponse {
-            topics,
+            topics: topics.collect(),
             ..FetchResponse::default()
         })
+    }
+
+    /// Appends to `out` the body of the answer to a fetch that needs nothing from upstream, as [`Self::into_response`] and
+    /// [`FetchResponse::encode`] make it together. Says whether it has; `false` if there is something to ask.
+    pub fn encode_response(&self, version: i16, out: &mut Chunks) -> Result<bool, DecodeError> {
+        let (Outcome::Hits(planned), None) = (&self.outcome, &self.upstream) else {
+            return Ok(false);
+        };
+        FetchResponse::encode_answers(&planned.topics, planned.hits.iter().flatten(), version, out)?;
+        Ok(true)
     }
 
     /// The answer out of the hits and what upstream gave for [`Plan::upstream_request`]. An error of the whole
     /// response and a throttle time reach the client unchanged (H23).
     #[must_use]
     pub fn merge(self, mut upstream: FetchResponse) -> FetchResponse {
-        let Outcome::Hits(planned, limits) = self.outcome else {
+        let Outcome::Hits(planned) = self.outcome else {
             return upstream;
         };
         if upstream.error_code != 0 {
             return upstream;
         }
         let mut answered = by_identity(mem::take(&mut upstream.topics));
-        let mut room = ResponseRoom::new(limits.max_bytes);
+        let mut room = ResponseRoom::new(planned.limits.max_bytes);
+        let mut hits = planned.hits.into_iter();
         let mut late = Vec::new();
-        let mut topics = Vec::with_capacity(planned.len());
-        for topic in planned {
-            let (merged, failed) = merge_topic(topic, &mut answered, &mut room);
+        let mut topics = Vec::with_capacity(planned.topics.len());
+        for topic in planned.topics {
+            let (merged, failed) = merge_topic(topic, &mut hits, &mut answered, &mut room);
             topics.push(merged);
             late.extend(failed);
         }
@@ -57,37 +70,36 @@ impl Plan {
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const UNKNOWN_TOPIC_ID: i16 = 100;
 
+/// The answers of a topic's partitions, and those that stand behind all others. Takes a hit, or its absence, for each.
 fn merge_topic(
-    planned: PlannedTopic,
+    FetchTopic {
+        topic, partitions, ..
+    }: FetchTopic,
+    hits: &mut impl Iterator<Item = Option<PartitionData>>,
     answered: &mut Answered,
     room: &mut ResponseRoom,
 ) -> (FetchableTopic, Option<FetchableTopic>) {
-    let (mut partitions, mut failed) = (Vec::new(), Vec::new());
-    for PlannedPartition {
-        index,
-        limit_bytes,
-        hit,
-    } in planned.partitions
-    {
+    let (mut answers, mut failed) = (Vec::new(), Vec::new());
+    for asked in partitions {
         // One that upstream leaves out is left out here: there is nothing true to say of it.
-        let upstream = || answered.remove(&(planned.topic.clone(), index));
-        let Some(mut data) = hit.or_else(upstream) else {
+        let upstream = || answered.remove(&(topic.clone(), asked.partition));
+        let Some(mut data) = hits.next().flatten().or_else(upstream) else {
             continue;
         };
-        room.cut_to_fit(&mut data, limit_bytes);
+        room.cut_to_fit(&mut data, usize::try_from(asked.partition_max_bytes).unwrap_or(0));
         if matches!(data.error_code, UNKNOWN_TOPIC_OR_PARTITION | UNKNOWN_TOPIC_ID) {
             failed.push(data);
         } else {
-            partitions.push(data);
+            answers.push(data);
         }
     }
-    let topic = |partitions| FetchableTopic {
-        topic: planned.topic.clone(),
+    let with = |partitions| FetchableTopic {
+        topic: topic.clone(),
         partitions,
         unknown_tags: TaggedFields::default(),
     };
-    let failed = (!failed.is_empty()).then(|| topic(failed));
-    (topic(partitions), failed)
+    let failed = (!failed.is_empty()).then(|| with(failed));
+    (with(answers), failed)
 }
 
 /// Upstream's partitions by identity and not by position (H22).

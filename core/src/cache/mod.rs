@@ -45,7 +45,7 @@ use crate::identity::PartitionKey;
 use crate::offset::OffsetSpan;
 use crate::statistics::{Counters, Statistics};
 use crate::storage::SegmentReader;
-use crate::time::MaxStaleness;
+use crate::time::{Instant, MaxStaleness};
 use crate::wire::{Crc32c, RecordBatch, WireStr};
 
 /// How a cache behaves.
@@ -239,6 +239,27 @@ impl<R: SegmentReader> Cache<R> {
         let mut keys: Vec<PartitionKey> = self.engine.partitions.keys().copied().collect();
         keys.sort_unstable();
         keys
+    }
+
+    /// For how long what has been served at an offset at this moment may be served on without asking: the rest of the
+    /// staleness bound, zero where that is not known, the offset is no longer cached, or the cleaner may rewrite the log
+    /// (H5). `Duration::MAX` where the bound is forever.
+    pub fn fresh_for(&self, key: &PartitionKey, offset: i64, now: Instant) -> Duration {
+        let MaxStaleness::Within(bound) = self.settings.max_staleness else {
+            return Duration::MAX;
+        };
+        let Some(partition) = self.engine.partitions.get(key) else {
+            return Duration::ZERO;
+        };
+        let state = &partition.state;
+        // It may have been truncated or deleted since.
+        let still_stands = offset >= state.log_start_offset && partition.index.get(offset).is_some();
+        match state.validated_at {
+            Some(validated_at) if still_stands && !state.is_compacted => {
+                bound.saturating_sub(now.since(validated_at))
+            }
+            _ => Duration::ZERO,
+        }
     }
 
     /// Which offsets of a partition are cached, as runs in ascending order.

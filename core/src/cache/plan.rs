@@ -1,10 +1,10 @@
 //! Which partitions of a fetch the cache answers, and what is left to ask upstream.
 
 use alloc::vec::Vec;
-use core::mem;
 
 use bytes::Bytes;
 use hashbrown::HashSet;
+use smallvec::SmallVec;
 
 use super::Cache;
 use super::cold::{ColdRead, Warmed};
@@ -17,8 +17,7 @@ use crate::storage::SegmentReader;
 use crate::time::{Instant, MaxStaleness};
 use crate::transactions::AbortedInRun;
 use crate::wire::{
-    FetchPartition, FetchRequest, FetchTopic, FetchableTopic, PartitionData, RecordBytes, TaggedFields,
-    TopicRef,
+    FetchPartition, FetchRequest, FetchTopic, PartitionData, RecordBytes, TaggedFields, TopicRef,
 };
 
 /// Isolation levels as they stand in requests.
@@ -37,29 +36,31 @@ pub struct Plan {
 }
 
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "hits are what is to be quick, and a box would be allocated for them"
+)]
 pub(super) enum Outcome {
     /// The fetch is none of the cache's business: it goes upstream as it is and nothing is kept.
     PassThrough,
     /// Nothing is cached; the answer is upstream's, and is kept.
     Miss,
-    /// Some or all partitions are cached, in request order.
-    Hits(Vec<PlannedTopic>, Limits),
+    /// Some or all partitions are cached.
+    Hits(Planned),
 }
 
-/// A topic of the request; each partition with its answer, or `None` for one that is asked upstream.
+/// What is asked for, with the answers that are cached.
 #[derive(Clone, Debug)]
-pub(super) struct PlannedTopic {
-    pub(super) topic: TopicRef,
-    pub(super) partitions: Vec<PlannedPartition>,
+pub(super) struct Planned {
+    /// What is asked for, in request order.
+    pub(super) topics: Vec<FetchTopic>,
+    /// For each partition of these its answer, or `None` for one that is asked upstream. Room for one, which is what a
+    /// random reader asks for, lies in the plan itself.
+    pub(super) hits: Hits,
+    pub(super) limits: Limits,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct PlannedPartition {
-    pub(super) index: i32,
-    /// How many bytes of records it may give, unless it is the first that gives any.
-    pub(super) limit_bytes: usize,
-    pub(super) hit: Option<PartitionData>,
-}
+pub(super) type Hits = SmallVec<[Option<PartitionData>; 1]>;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -108,33 +109,24 @@ impl<R: SegmentReader> Cache<R> {
                 upstream: Some(request),
             };
         }
-        let (planned, walk) = self.walk(&request, now, Reads::Planned(warmed));
+        let (hits, walk) = self.walk(&request, now, Reads::Planned(warmed));
         if walk.hits == 0 {
             return Plan {
                 outcome: Outcome::Miss,
                 upstream: Some(sessionless(request)),
             };
         }
-        let Walked {
-            limits,
-            hit_bytes,
-            bytes_before_miss,
-            ..
-        } = walk;
-        let upstream = bytes_before_miss.map(|before| {
-            let mut rest = only_misses(sessionless(request), &planned);
-            rest.max_bytes = i32::try_from(limits.max_bytes.saturating_sub(before)).unwrap_or(i32::MAX);
-            let min_bytes = usize::try_from(rest.min_bytes).unwrap_or(0);
-            if hit_bytes >= min_bytes {
-                // The hits satisfy the client: a partition at its tail must not hold them back (H14).
-                (rest.min_bytes, rest.max_wait_ms) = (0, 0);
-            } else {
-                rest.min_bytes = i32::try_from(min_bytes - hit_bytes).unwrap_or(i32::MAX);
+        let limits = walk.limits;
+        let (topics, upstream) = match walk.bytes_before_miss {
+            None => (request.topics, None),
+            Some(before) => {
+                let topics = request.topics.clone();
+                (topics, Some(rest_of(request, &hits, &walk, before)))
             }
-            rest
-        });
+        };
+        let planned = Planned { topics, hits, limits };
         Plan {
-            outcome: Outcome::Hits(planned, limits),
+            outcome: Outcome::Hits(planned),
             upstream,
         }
     }
@@ -152,7 +144,7 @@ impl<R: SegmentReader> Cache<R> {
         }
     }
 
-    fn walk(&self, request: &FetchRequest, now: Instant, reads: Reads<'_, R>) -> (Vec<PlannedTopic>, Walked) {
+    fn walk(&self, request: &FetchRequest, now: Instant, reads: Reads<'_, R>) -> (Hits, Walked) {
         let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0);
         let mut walk = Walk {
             cache: self,
@@ -168,21 +160,20 @@ impl<R: SegmentReader> Cache<R> {
                 bytes_before_miss: None,
             },
         };
-        let planned = request.topics.iter().map(|topic| walk.topic(topic)).collect();
-        (planned, walk.walked)
+        let mut hits = Hits::new();
+        for (topic, asked) in request.partitions() {
+            hits.push(walk.hit(topic, asked));
+        }
+        (hits, walk.walked)
     }
 
     fn count(&self, plan: &Plan, lookups: usize) {
         let lookups = lookups as u64;
         let answers = match &plan.outcome {
-            Outcome::Hits(topics, _) => topics.as_slice(),
+            Outcome::Hits(planned) => planned.hits.as_slice(),
             Outcome::Miss | Outcome::PassThrough => &[],
         };
-        let answers = answers
-            .iter()
-            .flat_map(|topic| &topic.partitions)
-            .filter_map(|partition| partition.hit.as_ref());
-        let (hits, hit_bytes) = answers.fold((0, 0), |(hits, bytes), data| {
+        let (hits, hit_bytes) = answers.iter().flatten().fold((0, 0), |(hits, bytes), data| {
             (hits + 1, bytes + data.records_size_bytes())
         });
         self.counters.lookups.add(lookups);
@@ -236,16 +227,25 @@ fn sessionless(mut request: FetchRequest) -> FetchRequest {
     request
 }
 
-/// The request without the partitions that the cache answers.
-fn only_misses(mut request: FetchRequest, planned: &[PlannedTopic]) -> FetchRequest {
-    for (topic, planned) in request.topics.iter_mut().zip(planned) {
-        let partitions = mem::take(&mut topic.partitions)
-            .into_iter()
-            .zip(&planned.partitions);
-        topic.partitions = partitions
-            .filter(|(_, planned)| planned.hit.is_none())
-            .map(|(asked, _)| asked)
-            .collect();
+/// What is left to ask upstream: the request without the partitions that the cache answers, and with what the limits leave.
+fn rest_of(request: FetchRequest, hits: &Hits, walk: &Walked, bytes_before_miss: usize) -> FetchRequest {
+    let mut rest = only_misses(sessionless(request), hits);
+    let left_bytes = walk.limits.max_bytes.saturating_sub(bytes_before_miss);
+    rest.max_bytes = i32::try_from(left_bytes).unwrap_or(i32::MAX);
+    let min_bytes = usize::try_from(rest.min_bytes).unwrap_or(0);
+    if walk.hit_bytes >= min_bytes {
+        // The hits satisfy the client: a partition at its tail must not hold them back (H14).
+        (rest.min_bytes, rest.max_wait_ms) = (0, 0);
+    } else {
+        rest.min_bytes = i32::try_from(min_bytes - walk.hit_bytes).unwrap_or(i32::MAX);
+    }
+    rest
+}
+
+fn only_misses(mut request: FetchRequest, hits: &Hits) -> FetchRequest {
+    let mut is_hit = hits.iter().map(Option::is_some);
+    for topic in &mut request.topics {
+        topic.partitions.retain(|_| is_hit.next() == Some(false));
     }
     request.topics.retain(|topic| !topic.partitions.is_empty());
     request
@@ -291,30 +291,20 @@ struct Walked {
 }
 
 impl<R: SegmentReader> Walk<'_, R> {
-    fn topic(&mut self, topic: &FetchTopic) -> PlannedTopic {
-        let partitions = topic.partitions.iter().map(|asked| {
-            let hit = self.partition(&topic.topic, asked);
-            let walked = &mut self.walked;
-            match &hit {
-                Some(data) => {
-                    walked.hits += 1;
-                    walked.hit_bytes += data.records_size_bytes();
-                }
-                None => {
-                    walked.bytes_before_miss.get_or_insert(walked.hit_bytes);
-                }
+    /// The answer of the next partition, if it is cached.
+    fn hit(&mut self, topic: &TopicRef, asked: &FetchPartition) -> Option<PartitionData> {
+        let hit = self.partition(topic, asked);
+        let walked = &mut self.walked;
+        match &hit {
+            Some(data) => {
+                walked.hits += 1;
+                walked.hit_bytes += data.records_size_bytes();
             }
-            PlannedPartition {
-                index: asked.partition,
-                limit_bytes: usize::try_from(asked.partition_max_bytes).unwrap_or(0),
-                hit,
+            None => {
+                walked.bytes_before_miss.get_or_insert(walked.hit_bytes);
             }
-        });
-        let partitions = partitions.collect();
-        PlannedTopic {
-            topic: topic.topic.clone(),
-            partitions,
         }
+        hit
     }
 
     fn partition(&mut self, topic: &TopicRef, asked: &FetchPartition) -> Option<PartitionData> {
@@ -424,7 +414,10 @@ impl Reader<'_> {
         let mut aborted = AbortedInRun::default();
         let mut last_offset = None;
         let mut is_complete = true;
-        for (batch, mark) in partition.index.run(asked.fetch_offset) {
+        let mut run = partition.index.run(asked.fetch_offset);
+        // What is full is not asked for more, which would only be looked at in vain.
+        while size_bytes == 0 || size_bytes < self.limit_bytes {
+            let Some((batch, mark)) = run.next() else { break };
             if mark.is_faulty() || !self.may_see(state, &batch) {
                 break;
             }
@@ -482,19 +475,4 @@ fn agrees_on_epoch(partition: &Partition, asked: &FetchPartition) -> bool {
     here.into_iter()
         .chain(before)
         .any(|batch| batch.leader_epoch == epoch)
-}
-
-impl From<PlannedTopic> for FetchableTopic {
-    /// Gives only the partitions that the cache answers.
-    fn from(planned: PlannedTopic) -> Self {
-        Self {
-            topic: planned.topic,
-            partitions: planned
-                .partitions
-                .into_iter()
-                .filter_map(|partition| partition.hit)
-                .collect(),
-            unknown_tags: TaggedFields::default(),
-        }
-    }
 }

@@ -8,7 +8,9 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::error::DecodeError;
-use super::fetch_request::{FETCH_VERSION_TOPIC_IDS, check_version, read_topic_ref, write_topic_ref};
+use super::fetch_request::{
+    FETCH_VERSION_TOPIC_IDS, FetchTopic, check_version, read_topic_ref, write_topic_ref,
+};
 use super::reader::{Decoded, Reader};
 use super::record_bytes::RecordBytes;
 use super::tagged::TaggedFields;
@@ -187,15 +189,49 @@ impl FetchResponse {
     pub fn encode(&self, version: i16, out: &mut Chunks) -> Result<(), DecodeError> {
         let mut writer = Writer::new(out, check_version("FetchResponse", version)?);
         let w = &mut writer;
+        self.write_head(w, version);
+        w.vec(&self.topics, |w, topic| topic.write(w, version));
+        self.write_tags(w, version);
+        Ok(())
+    }
+
+    /// What stands before the topics.
+    fn write_head(&self, w: &mut Writer<'_>, version: i16) {
         w.i32(self.throttle_time_ms);
         if version >= 7 {
             w.i16(self.error_code);
             w.i32(self.session_id);
         }
-        w.vec(&self.topics, |w, topic| topic.write(w, version));
+    }
+
+    /// What stands behind the topics.
+    fn write_tags(&self, w: &mut Writer<'_>, version: i16) {
         let endpoints = |w: &mut Writer<'_>| w.vec(&self.node_endpoints, |w, node| node.write(w));
         let carried = !self.node_endpoints.is_empty() && version >= 16;
         w.tagged(&[(0, carried, &endpoints)], &self.unknown_tags);
+    }
+
+    /// Appends the body of a response that answers each partition of `asked`, in its order, by the next of `answers`, to
+    /// `out`. The same as [`Self::encode`] makes of a response with these answers, which is not built.
+    pub(crate) fn encode_answers<'a>(
+        asked: &[FetchTopic],
+        answers: impl IntoIterator<Item = &'a PartitionData>,
+        version: i16,
+        out: &mut Chunks,
+    ) -> Result<(), DecodeError> {
+        let mut writer = Writer::new(out, check_version("FetchResponse", version)?);
+        let (w, frame) = (&mut writer, Self::default());
+        let mut answers = answers.into_iter();
+        frame.write_head(w, version);
+        w.vec(asked, |w, topic| {
+            write_topic_ref(w, &topic.topic, version);
+            w.count(Some(topic.partitions.len()));
+            for answer in answers.by_ref().take(topic.partitions.len()) {
+                answer.write(w, version);
+            }
+            w.tagged(&[], &TaggedFields::default());
+        });
+        frame.write_tags(w, version);
         Ok(())
     }
 

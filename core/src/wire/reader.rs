@@ -81,7 +81,19 @@ impl Reader {
         self.array(field).map(TopicId)
     }
 
+    #[inline]
     pub(super) fn uvarint(&mut self, field: &'static str) -> Decoded<u32> {
+        // Most lengths and counts fit into a byte.
+        if let Some(&byte) = self.input.get(self.at)
+            && byte < 0x80
+        {
+            self.at += 1;
+            return Ok(byte.into());
+        }
+        self.long_uvarint(field)
+    }
+
+    fn long_uvarint(&mut self, field: &'static str) -> Decoded<u32> {
         match uvarint(&self.input[self.at..]) {
             Varint::Value(value, length) => {
                 self.at += length;
@@ -95,6 +107,10 @@ impl Reader {
     fn slice(&mut self, field: &'static str, length: usize) -> Decoded<Bytes> {
         if length > self.remaining() {
             return self.end(field, length);
+        }
+        if length == 0 {
+            // Shares nothing, so that nothing is counted.
+            return Ok(Bytes::new());
         }
         let bytes = self.input.slice(self.at..self.at + length);
         self.at += length;
@@ -200,16 +216,28 @@ impl Reader {
 
     /// The tagged fields at the end of a structure; nothing before the flexible versions.
     /// `known` decodes the tags that it knows and answers whether it did; the others are kept as they came.
+    #[inline]
     pub(super) fn tagged(
         &mut self,
         field: &'static str,
+        known: impl FnMut(u32, &mut Self) -> Decoded<bool>,
+    ) -> Decoded<TaggedFields> {
+        if !self.flexible {
+            return Ok(TaggedFields::default());
+        }
+        match self.uvarint(field)? {
+            0 => Ok(TaggedFields::default()),
+            count => self.some_tagged(field, count, known),
+        }
+    }
+
+    fn some_tagged(
+        &mut self,
+        field: &'static str,
+        count: u32,
         mut known: impl FnMut(u32, &mut Self) -> Decoded<bool>,
     ) -> Decoded<TaggedFields> {
         let mut unknown = TaggedFields::default();
-        if !self.flexible {
-            return Ok(unknown);
-        }
-        let count = self.uvarint(field)?;
         let mut previous = None;
         for left in (1..=count).rev() {
             let tag_at = self.at;

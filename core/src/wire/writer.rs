@@ -23,12 +23,25 @@ impl Chunks {
         Self::default()
     }
 
+    /// Takes everything out, so that the next message is written where this one was: once the slices of this one have been
+    /// let go of, that allocates nothing.
+    pub fn clear(&mut self) {
+        self.slices.clear();
+        self.tail.clear();
+    }
+
     /// Bytes in all.
     pub fn size_bytes(&self) -> usize {
         self.slices.iter().map(Bytes::len).sum::<usize>() + self.tail.len()
     }
 
     /// The slices in order.
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        let tail = (!self.tail.is_empty()).then_some(self.tail.as_ref());
+        self.slices.iter().map(Bytes::as_ref).chain(tail)
+    }
+
+    /// The slices in order, as shares that outlive this.
     pub fn into_slices(mut self) -> Vec<Bytes> {
         self.end_slice();
         self.slices
@@ -58,6 +71,9 @@ impl Chunks {
 /// A tag that is known here, whether it is present, and what writes its value.
 pub(super) type KnownTag<'a> = (u32, bool, &'a dyn Fn(&mut Writer<'_>));
 
+/// What most messages fit into, beside their records.
+const ROOM_BYTES: usize = 256;
+
 /// Writes into [`Chunks`].
 pub(super) struct Writer<'a> {
     out: &'a mut Chunks,
@@ -66,6 +82,7 @@ pub(super) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(out: &'a mut Chunks, flexible: bool) -> Self {
+        out.tail.reserve(ROOM_BYTES);
         Self { out, flexible }
     }
 
@@ -89,6 +106,7 @@ impl<'a> Writer<'a> {
         self.out.tail.put_slice(&id.0);
     }
 
+    #[inline]
     fn uvarint(&mut self, mut value: u32) {
         while value >= 0x80 {
             self.out.tail.put_u8(value.to_le_bytes()[0] | 0x80);
@@ -146,11 +164,19 @@ impl<'a> Writer<'a> {
 
     /// The tagged fields of a structure: those known here and those that were kept as they came, in ascending
     /// order together.
+    #[inline]
     pub(super) fn tagged(&mut self, known: &[KnownTag<'_>], unknown: &TaggedFields) {
         if !self.flexible {
             return;
         }
         let written = known.iter().filter(|(_, present, _)| *present).count();
+        if written == 0 && unknown.as_slice().is_empty() {
+            return self.uvarint(0);
+        }
+        self.some_tagged(known, written, unknown);
+    }
+
+    fn some_tagged(&mut self, known: &[KnownTag<'_>], written: usize, unknown: &TaggedFields) {
         self.uvarint(u32::try_from(written + unknown.as_slice().len()).unwrap_or(u32::MAX));
         let mut kept = unknown.as_slice().iter().peekable();
         for (tag, present, value) in known {

@@ -9,6 +9,7 @@ mod batches;
 use allocations::{Counting, held_bytes, peak_bytes};
 use bytes::{Bytes, BytesMut};
 use kachet_core::cache::{Harvest, MemoryCache};
+use kachet_core::wire::Chunks;
 
 use batches::{CRC, at, data, numbered, request, request_one, response_of, unbounded};
 
@@ -107,4 +108,30 @@ fn small_batches_do_not_hold_the_large_answers_they_came_in() {
             .is_none()
     );
     watched.assert_within(100, 125);
+}
+
+#[test]
+fn a_whole_hit_on_one_partition_holds_nothing_new() {
+    const VERSION: i16 = 17;
+    let mut watched = Watched::new();
+    for number in 0..100 {
+        watched.absorb(number, numbered(number, 500));
+    }
+    let mut answer = Chunks::new();
+    for (isolation_level, offset) in [(0, 0), (1, 0), (0, 505), (1, 505)] {
+        let mut request = request_one(0, offset);
+        request.isolation_level = isolation_level;
+        // The first answer makes the room that the others find.
+        for round in 0..3 {
+            answer.clear();
+            let request = request.clone();
+            let (held_bytes, encoded) = peak_bytes(|| {
+                let plan = watched.cache.plan(request, at(0));
+                plan.encode_response(VERSION, &mut answer)
+            });
+            assert_eq!(encoded, Ok(true), "offset {offset}");
+            assert!(answer.size_bytes() > 500);
+            assert!(round == 0 || held_bytes == 0, "{held_bytes} bytes");
+        }
+    }
 }

@@ -260,6 +260,18 @@ impl<T: Transport, S: Storage + 'static> Cache<T, S> {
         self.inner.read().partitions()
     }
 
+    /// How old what is known of a partition may be when a hit is served from it.
+    pub fn max_staleness(&self) -> MaxStaleness {
+        self.inner.read().settings().max_staleness
+    }
+
+    /// For how long what has just been served at an offset stays within the
+    /// [staleness bound](CacheBuilder::max_staleness): zero where the partition is compacted or what was served is not
+    /// cached, [`Duration::MAX`] where the bound is forever. Who hands answers on to caches of others tells it them.
+    pub fn fresh_for(&self, key: PartitionKey, offset: i64) -> Duration {
+        self.inner.read().fresh_for(&key, offset, self.inner.now())
+    }
+
     /// Which offsets of a partition are cached, as runs in ascending order that do not touch each other; none of a
     /// partition that is not cached. Gaps of compacted topics that are known to be empty count as cached. A run may be
     /// evicted, or too old to be served, by the time that it is read.

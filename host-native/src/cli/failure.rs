@@ -13,6 +13,7 @@ use kachet::mount::MountError;
 use kachet::transport::TlsSettingsError;
 use tracing_subscriber::filter::ParseError;
 
+use super::gateway::GatewayFailure;
 use super::proxy::ServeFailure;
 
 /// Why the command failed.
@@ -52,6 +53,8 @@ pub(crate) enum Failure {
     Output(io::Error),
     /// The proxy did not start.
     Serve(ServeFailure),
+    /// The gateway did not start.
+    Gateway(GatewayFailure),
     /// The demo's own broker did not start.
     EmbeddedBroker(io::Error),
     /// The demo's topic could not be written.
@@ -70,6 +73,7 @@ impl Failure {
         use ClientError as E;
         ExitCode::from(match self {
             Self::Serve(failure) => failure.exit_code(),
+            Self::Gateway(failure) => failure.exit_code(),
             Self::LogFilter { .. }
             | Self::Usage(_)
             | Self::Tls(_)
@@ -113,6 +117,7 @@ impl fmt::Display for Failure {
             Self::Task(error) => write!(f, "a task did not come to its end: {error}"),
             Self::Input(error) => write!(f, "cannot read from standard input: {error}"),
             Self::Serve(failure) => write!(f, "{failure}"),
+            Self::Gateway(failure) => write!(f, "{failure}"),
             Self::Output(error) => write!(f, "cannot write to standard output: {error}"),
             Self::EmbeddedBroker(error) => {
                 write!(

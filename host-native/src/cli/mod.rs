@@ -5,6 +5,7 @@ mod configuration;
 mod demo;
 mod failure;
 mod fetch;
+mod gateway;
 mod mount;
 mod open_files;
 mod output;
@@ -50,6 +51,8 @@ enum Command {
     Mount(mount::MountArguments),
     /// Serve any Kafka client through the cache
     Proxy(Box<proxy::ProxyArguments>),
+    /// Serve records over HTTP, through the cache, to what has no socket: browsers, Workers, curl
+    Gateway(Box<gateway::GatewayArguments>),
     /// Show what the cache does for random reads; needs no broker
     Demo(demo::DemoArguments),
 }
@@ -104,6 +107,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
             Command::Fetch(arguments) => fetch::run(*arguments).await,
             Command::Mount(arguments) => mount::run(arguments).await,
             Command::Proxy(arguments) => proxy::run(*arguments).await,
+            Command::Gateway(arguments) => gateway::run(*arguments).await,
             Command::Demo(arguments) => demo::run(arguments).await,
         }
     });

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::str::FromStr;
 
-use kachet::client::Position;
+use kachet::client::{Position, PositionError};
 
 /// A position in a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +26,7 @@ impl fmt::Display for TargetError {
         f.write_str(match self {
             Self::Form => "write TOPIC/PARTITION@OFFSET, such as orders/0@42",
             Self::Partition => "the partition is a number from 0 on",
-            Self::Offset => {
-                "OFFSET is a number from 0 on, 'earliest', 'latest-N' (N records from the end) \
-                 or '@T' (the first record at or after T, in milliseconds since 1970)"
-            }
+            Self::Offset => return PositionError.fmt(f),
         })
     }
 }
@@ -49,22 +46,9 @@ impl FromStr for Target {
         Ok(Self {
             topic: topic.to_owned(),
             partition: number(partition).ok_or(TargetError::Partition)?,
-            position: parse_position(position).ok_or(TargetError::Offset)?,
+            position: position.parse().map_err(|_| TargetError::Offset)?,
         })
     }
-}
-
-fn parse_position(given: &str) -> Option<Position> {
-    if let Some(timestamp) = given.strip_prefix('@') {
-        return number(timestamp).map(Position::Timestamp);
-    }
-    if let Some(back) = given.strip_prefix("latest-") {
-        return number(back).map(Position::BeforeEnd);
-    }
-    if given == "earliest" {
-        return Some(Position::Earliest);
-    }
-    number(given).map(Position::Offset)
 }
 
 /// A number without a sign.

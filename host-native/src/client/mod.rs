@@ -6,7 +6,9 @@ mod error;
 mod fetched;
 mod forwards;
 mod neighbours;
+mod position;
 mod record;
+mod record_json;
 mod routing;
 mod scattered;
 mod several;
@@ -24,9 +26,12 @@ pub use builder::ClientBuilder;
 pub use error::ClientError;
 pub use fetched::Fetched;
 pub use forwards::RecordsFrom;
+pub use position::{Position, PositionError};
 pub use record::{Record, TimestampType};
 pub use scattered::RecordPlace;
 
+#[cfg(feature = "gateway")]
+pub(crate) use self::routing::is_topic_name;
 use self::routing::{Route, Routing};
 use crate::cache::Cache;
 use crate::cluster::{EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, code, list_offsets};
@@ -49,19 +54,6 @@ impl Isolation {
             Self::ReadCommitted => 1,
         }
     }
-}
-
-/// Where to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Position {
-    /// At this offset.
-    Offset(i64),
-    /// At the first offset that the log holds.
-    Earliest,
-    /// So many offsets before the end of the log, or at its start if it is shorter.
-    BeforeEnd(u64),
-    /// At the first record of this time or later, in milliseconds since 1970.
-    Timestamp(i64),
 }
 
 /// How a client reads.
@@ -317,15 +309,14 @@ impl<T: Transport> Client<T> {
         }
     }
 
-    /// The record at `offset`. `None` where the log holds none there: the offset of a transaction marker, of a
-    /// record that compaction has removed, or, if committed data is read, of an aborted transaction.
-    pub async fn record(
+    /// The batch that holds `offset`, or the next one behind a gap of compaction, and none behind: who reads at random has
+    /// no use for the neighbours. At and beyond the end of the log it is [`ClientError::OffsetOutOfRange`].
+    pub async fn fetch_batch(
         &self,
         topic: &str,
         partition: i32,
         offset: i64,
-    ) -> Result<Option<Record>, ClientError> {
-        // The batch that holds it and none behind: who reads at random has no use for the neighbours.
+    ) -> Result<Fetched, ClientError> {
         let one_batch = Read {
             max_wait: Duration::ZERO,
             max_bytes: 1,
@@ -339,6 +330,18 @@ impl<T: Transport> Client<T> {
         if fetched.is_empty() {
             return Err(beyond_end(&fetched, offset));
         }
+        Ok(fetched)
+    }
+
+    /// The record at `offset`. `None` where the log holds none there: the offset of a transaction marker, of a
+    /// record that compaction has removed, or, if committed data is read, of an aborted transaction.
+    pub async fn record(
+        &self,
+        topic: &str,
+        partition: i32,
+        offset: i64,
+    ) -> Result<Option<Record>, ClientError> {
+        let fetched = self.fetch_batch(topic, partition, offset).await?;
         let first = fetched.records(1)?.into_iter().next();
         Ok(first.filter(|record| record.offset == offset))
     }

@@ -319,7 +319,7 @@ fn is_hopeless(error: &TransportError) -> bool {
 }
 
 /// Kafka's rule for topic names.
-fn is_topic_name(name: &WireStr) -> bool {
+pub(crate) fn is_topic_name(name: &WireStr) -> bool {
     let name = name.as_str();
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=249).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".."

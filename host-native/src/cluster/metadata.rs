@@ -93,6 +93,16 @@ pub async fn describe<T: Transport>(
     }
 }
 
+/// Asks a broker for all topics that it lets this client see.
+pub async fn describe_all<T: Transport>(
+    transport: &T,
+    broker: &BrokerAddress,
+) -> Result<Topology, TransportError> {
+    let build = |_| MetadataRequest::default().with_topics(None);
+    let answer = call_with(transport, broker, 1..=VERSION_MAX, Duration::ZERO, build).await;
+    answer.map(|(_, response)| Topology::from(response))
+}
+
 fn asked_for(topic: &TopicRef) -> MetadataRequestTopic {
     let asked = MetadataRequestTopic::default();
     match topic {

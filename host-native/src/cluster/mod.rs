@@ -6,7 +6,7 @@ mod offsets;
 
 pub use configs::compacted_topics;
 pub(crate) use metadata::answers_topic_ids;
-pub use metadata::{PartitionMetadata, TopicMetadata, Topology, describe};
+pub use metadata::{PartitionMetadata, TopicMetadata, Topology, describe, describe_all};
 pub use offsets::{
     EARLIEST_TIMESTAMP, FoundOffset, LATEST_TIMESTAMP, PartitionEpoch, PartitionName, epoch_ends,
     list_offsets,
@@ -26,8 +26,14 @@ pub(crate) mod code {
     pub(crate) const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
     pub(crate) const LEADER_NOT_AVAILABLE: i16 = 5;
     pub(crate) const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+    #[cfg(feature = "gateway")]
+    pub(crate) const REQUEST_TIMED_OUT: i16 = 7;
     pub(crate) const REPLICA_NOT_AVAILABLE: i16 = 9;
     pub(crate) const INVALID_TOPIC: i16 = 17;
+    #[cfg(feature = "gateway")]
+    pub(crate) const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+    #[cfg(feature = "gateway")]
+    pub(crate) const CLUSTER_AUTHORIZATION_FAILED: i16 = 31;
     pub(crate) const KAFKA_STORAGE_ERROR: i16 = 56;
     pub(crate) const FENCED_LEADER_EPOCH: i16 = 74;
     pub(crate) const UNKNOWN_LEADER_EPOCH: i16 = 75;

@@ -98,7 +98,7 @@ impl FetchTurn {
 }
 
 /// A response with its header, as slices.
-pub(super) fn encoded(head: Head, response: &FetchResponse) -> Result<Vec<Bytes>, End> {
+pub(crate) fn encoded(head: Head, response: &FetchResponse) -> Result<Vec<Bytes>, End> {
     let mut body = Chunks::new();
     let encode = |body: &mut Chunks| -> Result<(), DecodeError> { response.encode(head.version, body) };
     encode(&mut body).map_err(End::FetchResponse)?;

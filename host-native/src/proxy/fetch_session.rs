@@ -25,7 +25,7 @@ const FINAL_EPOCH: i32 = -1;
 
 /// The session of a connection, if it has one.
 #[derive(Debug)]
-pub(super) struct FetchSessions {
+pub(crate) struct FetchSessions {
     current: Option<Session>,
     /// Partitions that the sessions of all connections may have more.
     room: Arc<Semaphore>,
@@ -56,7 +56,7 @@ struct Partition {
 
 /// How the answer to a fetch is to be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answering {
+pub(crate) enum Answering {
     /// Whole, with session id 0.
     Sessionless,
     /// Whole, with the id of a session.
@@ -67,7 +67,7 @@ pub(super) enum Answering {
 
 impl FetchSessions {
     /// None yet.
-    pub(super) fn new(room: &Arc<Semaphore>) -> Self {
+    pub(crate) fn new(room: &Arc<Semaphore>) -> Self {
         Self {
             current: None,
             room: Arc::clone(room),
@@ -75,7 +75,7 @@ impl FetchSessions {
     }
 
     /// Makes a fetch one that stands for itself. Fails with the error that the whole fetch is answered.
-    pub(super) fn resolve(
+    pub(crate) fn resolve(
         &mut self,
         version: i16,
         mut request: FetchRequest,

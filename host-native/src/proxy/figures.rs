@@ -153,22 +153,29 @@ impl<T: Transport> Monitor<T> {
             let outcomes = [("done", done), ("failed", failed)];
             labelled(text, "proxy_certificate_reloads_total", "outcome", outcomes)?;
         }
-        for (name, value) in statistics.named() {
-            if GAUGES.contains(&name) {
-                gauge(text, &format!("cache_{name}"), value)?;
-            } else {
-                counter(text, &format!("cache_{name}_total"), value)?;
-            }
-        }
-        Ok(())
+        cache_figures(text, statistics)
     }
 }
 
-fn plain(text: &mut String, name: &str, kind: &str, value: u64) -> fmt::Result {
+/// The figures of a cache.
+pub(crate) fn cache_figures(text: &mut String, statistics: &Statistics) -> fmt::Result {
+    for (name, value) in statistics.named() {
+        if GAUGES.contains(&name) {
+            plain(text, &format!("cache_{name}"), "gauge", value)?;
+        } else {
+            plain(text, &format!("cache_{name}_total"), "counter", value)?;
+        }
+    }
+    Ok(())
+}
+
+/// One figure of its name.
+pub(crate) fn plain(text: &mut String, name: &str, kind: &str, value: u64) -> fmt::Result {
     writeln!(text, "# TYPE kachet_{name} {kind}\nkachet_{name} {value}")
 }
 
-fn labelled<'n>(
+/// Counters of one name.
+pub(crate) fn labelled<'n>(
     text: &mut String,
     name: &str,
     label: &str,

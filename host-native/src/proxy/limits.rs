@@ -69,7 +69,7 @@ impl Limits {
 
 /// Why a client's connection ends other than by the client.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum End {
+pub(crate) enum End {
     #[error("there are as many connections as there may be")]
     TooMany,
     #[error("it announced a request of {0} bytes")]

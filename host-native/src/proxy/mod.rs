@@ -58,13 +58,20 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
-pub use self::admin::Admin;
+pub use self::admin::{Admin, Watched};
 pub use self::brokers::BrokersError;
 use self::brokers::{Brokers, Home, Opened, listen};
 use self::figures::Figures;
 pub use self::figures::Monitor;
 use self::limits::Ends;
 pub use self::limits::Limits;
+#[cfg(feature = "gateway")]
+pub(crate) use self::{
+    fetch::encoded as encoded_fetch,
+    fetch_session::FetchSessions,
+    figures::{cache_figures, labelled, plain},
+    request::{Head, split_fetch},
+};
 use crate::cluster::describe;
 use crate::transport::{BrokerAddress, TcpSettings, TlsListenerSettings, Transport, TransportError};
 

@@ -14,14 +14,14 @@ const TAGS_LIMIT: u32 = 1024;
 
 /// The beginning of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Head {
-    pub(super) api_key: i16,
-    pub(super) version: i16,
-    pub(super) correlation_id: i32,
+pub(crate) struct Head {
+    pub(crate) api_key: i16,
+    pub(crate) version: i16,
+    pub(crate) correlation_id: i32,
 }
 
 impl Head {
-    pub(super) fn parse(mut bytes: &[u8]) -> Result<Self, End> {
+    pub(crate) fn parse(mut bytes: &[u8]) -> Result<Self, End> {
         let mut parse = || {
             Ok::<_, TryGetError>(Self {
                 api_key: bytes.try_get_i16()?,
@@ -88,7 +88,7 @@ pub(super) fn produce_is_answered(start: &[u8], version: i16) -> Result<bool, En
 }
 
 /// A Fetch's header, and its body.
-pub(super) fn split_fetch(frame: &Bytes, version: i16) -> Result<(Bytes, Bytes), End> {
+pub(crate) fn split_fetch(frame: &Bytes, version: i16) -> Result<(Bytes, Bytes), End> {
     let flexible = apis::is_flexible(key::FETCH, version);
     let at = body_at(frame, flexible).ok_or_else(|| End::Request {
         api: "Fetch",

@@ -8,7 +8,7 @@ use super::brokers::BrokersError;
 
 /// Why a response cannot be passed on.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RewriteError {
+pub(crate) enum RewriteError {
     /// It ends too early, or a length in it is none.
     #[error("a response of the broker cannot be read where its addresses stand")]
     Malformed,

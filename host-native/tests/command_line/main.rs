@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod demo;
+mod gateway;
 mod kafka;
 mod mount_points;
 mod mounted_kafka;

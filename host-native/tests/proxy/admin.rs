@@ -30,7 +30,7 @@ async fn get(address: SocketAddr, path: &str) -> String {
 async fn figures_health_and_readiness_are_told() -> Result<()> {
     let broker = broker_with(1, 1).await?;
     let proxy = proxy_before(broker.address(), 1 << 20, Limits::default()).await?;
-    let admin = Admin::start(([127, 0, 0, 1], 0).into(), proxy.monitor()).await?;
+    let admin = Admin::start_with_page(([127, 0, 0, 1], 0).into(), proxy.monitor()).await?;
     let address = admin.address();
     let mut client = Client::to(broker_port(&proxy, NODE_ID)).await;
     client.metadata(5).await;
@@ -87,7 +87,7 @@ async fn json(address: SocketAddr, path: &str) -> serde_json::Value {
 async fn what_is_cached_is_told_in_pages_and_parts() -> Result<()> {
     let broker = broker_with(5, 4).await?;
     let proxy = proxy_before(broker.address(), 1 << 20, Limits::default()).await?;
-    let admin = Admin::start(([127, 0, 0, 1], 0).into(), proxy.monitor()).await?;
+    let admin = Admin::start_with_page(([127, 0, 0, 1], 0).into(), proxy.monitor()).await?;
     let address = admin.address();
     let nothing = json(address, "/api/coverage").await;
     assert_eq!(
@@ -174,7 +174,7 @@ async fn a_large_partition_is_told_of_as_a_whole() -> Result<()> {
     const BATCHES: u64 = 4_500;
     let broker = broker_with(1, BATCHES).await?;
     let proxy = proxy_before(broker.address(), 64 << 20, Limits::default()).await?;
-    let admin = Admin::start(([127, 0, 0, 1], 0).into(), proxy.monitor()).await?;
+    let admin = Admin::start_with_page(([127, 0, 0, 1], 0).into(), proxy.monitor()).await?;
     let mut client = Client::to(broker_port(&proxy, NODE_ID)).await;
     let topic_id = TopicId(*client.metadata(12).await.topics[0].topic_id.as_bytes());
     let mut request = fetch_of(&[(0, 0)]);

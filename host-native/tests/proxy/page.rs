@@ -41,7 +41,7 @@ struct Watched {
 
 async fn watched(broker: &EmbeddedBroker) -> Result<Watched> {
     let proxy = proxy_before(broker.address(), 256 << 20, Limits::default()).await?;
-    let admin = Admin::start(([127, 0, 0, 1], 0).into(), proxy.monitor()).await?;
+    let admin = Admin::start_with_page(([127, 0, 0, 1], 0).into(), proxy.monitor()).await?;
     let mut client = Client::to(broker_port(&proxy, NODE_ID)).await;
     // By which the proxy hears what topics are called, too.
     let told = client.metadata(12).await.topics.into_iter();

@@ -74,6 +74,30 @@ fn a_hit_older_than_the_bound_waits_for_validation() {
 }
 
 #[test]
+fn answers_may_be_handed_on_for_the_rest_of_the_bound_and_not_at_all_where_the_cleaner_may_come() {
+    let mut cache = bounded();
+    assert_eq!(cache.fresh_for(&KEY, 3, at(0)), Duration::ZERO);
+    fill(&mut cache, 0, 100, &[batch(0, 10)]);
+    // Until a broker has said so, the topic may be compacted.
+    assert_eq!(cache.fresh_for(&KEY, 3, at(0)), Duration::ZERO);
+    validate(&mut cache, &evidence(0, 100), at(500));
+    assert_eq!(cache.fresh_for(&KEY, 3, at(500)), BOUND);
+    assert_eq!(cache.fresh_for(&KEY, 3, at(1_200)), Duration::from_millis(300));
+    assert_eq!(cache.fresh_for(&KEY, 3, at(9_000)), Duration::ZERO);
+    // What is not cached, and what was deleted.
+    assert_eq!(cache.fresh_for(&KEY, 10, at(500)), Duration::ZERO);
+    validate(&mut cache, &evidence(5, 100), at(8_000));
+    assert_eq!(cache.fresh_for(&KEY, 4, at(8_000)), Duration::ZERO);
+    assert_eq!(cache.fresh_for(&KEY, 5, at(8_000)), BOUND);
+    let compacted = Evidence {
+        is_compacted: true,
+        ..evidence(0, 100)
+    };
+    validate(&mut cache, &compacted, at(9_000));
+    assert_eq!(cache.fresh_for(&KEY, 5, at(9_000)), Duration::ZERO);
+}
+
+#[test]
 fn an_answer_to_a_miss_does_not_validate_what_was_cached_before() {
     let mut cache = bounded();
     fill(&mut cache, 0, 100, &[batch(0, 10)]);

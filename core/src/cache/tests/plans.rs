@@ -1,6 +1,7 @@
 //! Hits, misses, partial hits and merging.
 
 use super::*;
+use crate::wire::{Chunks, FETCH_VERSION_MAX, FETCH_VERSION_TOPIC_IDS};
 
 #[test]
 fn without_a_size_limit_everything_passes_through() {
@@ -337,4 +338,30 @@ fn a_name_hits_once_its_id_is_known_and_misses_under_another_id() {
     );
     assert_eq!(hit(&cache, by_name("orders")), Some(batch(0, 10)));
     check_accounting(&cache);
+}
+
+#[test]
+fn an_answer_is_the_same_whether_it_is_encoded_as_a_plan_or_as_a_response() {
+    let mut cache = cache_of(1 << 20);
+    fill(&mut cache, 0, 100, &[batch(0, 10), batch(10, 5)]);
+    let other = request_of(&[(3, 7)]);
+    absorb(&mut cache, &other, &response_of(vec![data(3, 20, batch(7, 2))]));
+    let both = request_of(&[(3, 8), (0, 4)]);
+    for request in [request(3), other, both.clone(), committed(both)] {
+        for version in FETCH_VERSION_TOPIC_IDS..=FETCH_VERSION_MAX {
+            let plan = cache.plan(request.clone(), at(0));
+            let mut of_plan = Chunks::new();
+            let encoded = plan.encode_response(version, &mut of_plan);
+            let response = plan.into_response();
+            assert_eq!(encoded, Ok(response.is_some()));
+            let mut of_response = Chunks::new();
+            if let Some(response) = response {
+                response.encode(version, &mut of_response).unwrap();
+            }
+            assert_eq!(
+                of_plan.slices().collect::<Vec<_>>().concat(),
+                of_response.into_bytes()
+            );
+        }
+    }
 }

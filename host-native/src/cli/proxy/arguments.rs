@@ -162,7 +162,7 @@ impl ProxyArguments {
 }
 
 /// The address, and the host that clients are told if it was given as a name.
-fn resolve(given: &str) -> Result<(SocketAddr, Option<String>), String> {
+pub(crate) fn resolve(given: &str) -> Result<(SocketAddr, Option<String>), String> {
     if let Ok(address) = given.parse() {
         return Ok((address, None));
     }

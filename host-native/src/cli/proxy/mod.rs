@@ -15,7 +15,7 @@ use kachet::proxy::{Admin, Proxy, ProxyError, ProxySettings};
 use kachet::transport::{TcpTransport, TlsListenerSettings};
 use tracing::{error, info, warn};
 
-pub(crate) use self::arguments::ProxyArguments;
+pub(crate) use self::arguments::{ProxyArguments, resolve};
 use super::failure::Failure;
 use super::signals::{Signals, Wanted};
 
@@ -148,7 +148,7 @@ async fn watch<S: Storage + 'static>(
     address: SocketAddr,
     origin: String,
 ) -> Result<Admin, ServeFailure> {
-    let admin = Admin::start(address, proxy.monitor()).await;
+    let admin = Admin::start_with_page(address, proxy.monitor()).await;
     let admin = admin.map_err(|error| ServeFailure::Admin {
         address,
         origin,

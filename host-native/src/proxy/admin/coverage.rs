@@ -6,7 +6,7 @@ use kachet_core::offset::OffsetSpan;
 use kachet_core::storage::Storage;
 use serde_json::{Value, json};
 
-use super::Watched;
+use super::Watching;
 use super::http::Asked;
 use super::survey::{Extent, Row, each_run, share};
 use crate::transport::Transport;
@@ -21,7 +21,7 @@ const BUCKETS_BY_DEFAULT: usize = 120;
 const RANGES_TOLD: usize = 8;
 const PARAMETERS: [&str; 6] = ["topic", "from", "limit", "buckets", "sort", "order"];
 
-impl<T: Transport, S: Storage + 'static> Watched<T, S> {
+impl<T: Transport, S: Storage + 'static> Watching<T, S> {
     /// `topic` is part of what a partition is called, as in `orders/12`; `from` and `limit` count partitions after they
     /// were `sort`ed by `topic`, `cached` or `size` in the `order` `up` or `down`; `buckets` says into how many parts each
     /// is divided.
@@ -178,7 +178,7 @@ mod tests {
     fn there_are_no_more_parts_than_offsets_and_extremes_do_no_harm() {
         assert_eq!(percents((5, 8), 120, &[(6, 6)]), [0, 100, 0]);
         assert!(percents((5, 5), 120, &[(5, 5)]).is_empty());
-        assert_eq!(percents((i64::MIN, i64::MAX), 2, &[(i64::MIN, -1)]), [100, 0]);
+        assert_eq!(percents((i64::MIN, i64::MAX), 2, &[(i64::MIN, -2)]), [100, 0]);
         assert_eq!(percents((0, i64::MAX), 512, &[(0, i64::MAX)]), [100; 512]);
     }
 

@@ -153,6 +153,10 @@ impl Reply {
         Self::text("400 Bad Request", why)
     }
 
+    pub(super) fn not_found(what_is: &'static str) -> Self {
+        Self::text("404 Not Found", what_is)
+    }
+
     pub(super) fn not_allowed() -> Self {
         Self::text(
             "405 Method Not Allowed",

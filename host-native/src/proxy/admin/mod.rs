@@ -42,6 +42,15 @@ const STYLE: &str = include_str!("page/status.css");
 const SCRIPT: &str = include_str!("page/status.js");
 const ICON: &str = include_str!("page/icon.svg");
 
+/// What is told.
+pub trait Watched: Send + Sync + 'static {
+    /// The text for Prometheus.
+    fn metrics(&self) -> String;
+
+    /// Whether clients are accepted.
+    fn is_ready(&self) -> bool;
+}
+
 /// A running listener for those who watch. Dropping it ends it.
 pub struct Admin {
     address: SocketAddr,
@@ -49,22 +58,31 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Starts to listen. Whoever can reach the address can read, the names of topics included; it wants to be a local one.
-    pub async fn start<T, S>(address: SocketAddr, monitor: Monitor<Cache<T, S>>) -> io::Result<Self>
+    /// Starts to listen, with the figures that somebody tells and no page. Whoever can reach the address can read; it wants to
+    /// be a local one.
+    pub async fn start(address: SocketAddr, watched: impl Watched) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let task = tokio::spawn(serve(listener, Arc::new(Plain(watched))));
+        Ok(Self { address, task })
+    }
+
+    /// The same for a proxy, with a page that shows what it does and what is cached, names of topics included.
+    pub async fn start_with_page<T, S>(address: SocketAddr, monitor: Monitor<Cache<T, S>>) -> io::Result<Self>
     where
         T: Transport,
         S: Storage + 'static,
     {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let watched = Arc::new(Watched {
+        let watching = Arc::new(Watching {
             monitor,
             started: Instant::now(),
             history: super::Mutex::default(),
             surveyor: Mutex::default(),
         });
         let task = tokio::spawn(async move {
-            tokio::join!(serve(listener, Arc::clone(&watched)), sample(&watched));
+            tokio::join!(serve(listener, Arc::clone(&watching)), sample(&watching));
         });
         Ok(Self { address, task })
     }
@@ -82,7 +100,7 @@ impl Drop for Admin {
 }
 
 /// What is watched, and what is remembered of it.
-struct Watched<T, S: Storage> {
+struct Watching<T, S: Storage> {
     monitor: Monitor<Cache<T, S>>,
     started: Instant,
     history: super::Mutex<History>,
@@ -90,7 +108,7 @@ struct Watched<T, S: Storage> {
     surveyor: Mutex<Surveyor>,
 }
 
-async fn sample<T: Transport, S: Storage + 'static>(watched: &Watched<T, S>) {
+async fn sample<T: Transport, S: Storage + 'static>(watched: &Watching<T, S>) {
     let mut ticks = interval(SAMPLE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -100,11 +118,7 @@ async fn sample<T: Transport, S: Storage + 'static>(watched: &Watched<T, S>) {
     }
 }
 
-async fn serve<T, S>(listener: TcpListener, watched: Arc<Watched<T, S>>)
-where
-    T: Transport,
-    S: Storage + 'static,
-{
+async fn serve<A: Answers>(listener: TcpListener, answers: Arc<A>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -115,10 +129,10 @@ where
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
-                let watched = Arc::clone(&watched);
+                let answers = Arc::clone(&answers);
                 connections.spawn(async move {
                     // Nobody is told of one who leaves early.
-                    let _left = timeout(PATIENCE_IN_ALL, answer(stream, &watched)).await;
+                    let _left = timeout(PATIENCE_IN_ALL, answer(stream, &*answers)).await;
                     drop(place);
                 });
             }
@@ -127,11 +141,7 @@ where
     }
 }
 
-async fn answer<T, S>(mut stream: TcpStream, watched: &Watched<T, S>) -> io::Result<()>
-where
-    T: Transport,
-    S: Storage + 'static,
-{
+async fn answer(mut stream: TcpStream, answers: &impl Answers) -> io::Result<()> {
     let mut head = Vec::new();
     let whole = timeout(PATIENCE, async {
         while !head.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -148,7 +158,8 @@ where
         None => {
             Reply::bad_request("this is no request of HTTP/1.1, or its head is too long\n").to_bytes(true)
         }
-        Some(asked) => watched.respond(asked).await.to_bytes(asked.wants_body()),
+        Some(asked) if !asked.reads() => Reply::not_allowed().to_bytes(true),
+        Some(asked) => answers.respond(asked).await.to_bytes(asked.wants_body()),
     };
     timeout(PATIENCE, stream.write_all(&response))
         .await
@@ -156,15 +167,50 @@ where
     stream.shutdown().await
 }
 
-impl<T: Transport, S: Storage + 'static> Watched<T, S> {
+/// Who answers what may be read.
+trait Answers: Send + Sync + 'static {
+    fn respond(&self, asked: &Asked) -> impl Future<Output = Reply> + Send;
+}
+
+/// Figures, and no page.
+struct Plain<W>(W);
+
+impl<W: Watched> Answers for Plain<W> {
+    async fn respond(&self, asked: &Asked) -> Reply {
+        told(&self.0, asked.path())
+            .unwrap_or_else(|| Reply::not_found("/metrics, /health and /ready are there\n"))
+    }
+}
+
+/// What is told of everything that is watched.
+fn told(watched: &impl Watched, path: &str) -> Option<Reply> {
+    Some(match path {
+        "/metrics" => Reply::metrics(watched.metrics()),
+        "/health" => Reply::text("200 OK", "alive\n"),
+        "/ready" if watched.is_ready() => Reply::text("200 OK", "ready\n"),
+        "/ready" => Reply::text("503 Service Unavailable", "ending\n"),
+        _ => return None,
+    })
+}
+
+impl<T: Transport, S: Storage + 'static> Watching<T, S> {
     fn cache(&self) -> &Cache<T, S> {
         &self.monitor.shared.cache
     }
+}
 
+impl<T: Transport, S: Storage + 'static> Watched for Monitor<Cache<T, S>> {
+    fn metrics(&self) -> String {
+        Monitor::metrics(self, &self.shared.cache.statistics())
+    }
+
+    fn is_ready(&self) -> bool {
+        Monitor::is_ready(self)
+    }
+}
+
+impl<T: Transport, S: Storage + 'static> Answers for Watching<T, S> {
     async fn respond(&self, asked: &Asked) -> Reply {
-        if !asked.reads() {
-            return Reply::not_allowed();
-        }
         match asked.path() {
             "/" => Reply::page(PAGE),
             "/status.css" => Reply::file("text/css; charset=utf-8", STYLE),
@@ -172,14 +218,11 @@ impl<T: Transport, S: Storage + 'static> Watched<T, S> {
             "/icon.svg" => Reply::file("image/svg+xml", ICON),
             "/api/status" => Reply::of(self.status(asked)),
             "/api/coverage" => Reply::of(self.coverage(asked).await),
-            "/metrics" => Reply::metrics(self.monitor.metrics(&self.cache().statistics())),
-            "/health" => Reply::text("200 OK", "alive\n"),
-            "/ready" if self.monitor.is_ready() => Reply::text("200 OK", "ready\n"),
-            "/ready" => Reply::text("503 Service Unavailable", "ending\n"),
-            _ => Reply::text(
-                "404 Not Found",
-                "there are / (a page), /api/status, /api/coverage, /metrics, /health and /ready\n",
-            ),
+            path => told(&self.monitor, path).unwrap_or_else(|| {
+                Reply::not_found(
+                    "/ (a page), /api/status, /api/coverage, /metrics, /health and /ready are there\n",
+                )
+            }),
         }
     }
 }

@@ -4,13 +4,13 @@ use kachet_core::storage::Storage;
 use kachet_core::wire::WireStr;
 use serde_json::{Map, Value, json};
 
-use super::Watched;
+use super::Watching;
 use super::history::Sample;
 use super::http::Asked;
 use crate::proxy::{count, lock};
 use crate::transport::Transport;
 
-impl<T: Transport, S: Storage + 'static> Watched<T, S> {
+impl<T: Transport, S: Storage + 'static> Watching<T, S> {
     pub(super) fn sample(&self) -> Sample {
         let statistics = self.cache().statistics();
         let shared = &self.monitor.shared;
