@@ -8,7 +8,8 @@ use crate::setup::{kafka_is_there, or_skip};
 
 /// A cluster of brokers with the node ids 1, 2, …; node 1 is the controller, too, and has to stay alive.
 ///
-/// Topics have a replica on each node unless a test says otherwise.
+/// Topics have a replica on each node unless a test says otherwise. Node N is in the rack `rack-N`, and leaders name the
+/// replica in the rack of a client that tells its own (KIP-392).
 #[derive(Debug)]
 pub struct KafkaCluster {
     nodes: Vec<KafkaBroker>,
@@ -30,13 +31,18 @@ impl KafkaCluster {
             .with("offsets.topic.replication.factor", &nodes.to_string())
             // A dead broker's partitions get new leaders after this, instead of after 9 s.
             .with("broker.session.timeout.ms", "3000")
-            .with("broker.heartbeat.interval.ms", "500");
-        let mut cluster = vec![KafkaBroker::start(&settings)?];
+            .with("broker.heartbeat.interval.ms", "500")
+            .with(
+                "replica.selector.class",
+                "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+            );
+        let in_rack = |node_id: u32| settings.clone().with("broker.rack", &format!("rack-{node_id}"));
+        let mut cluster = vec![KafkaBroker::start(&in_rack(1))?];
         for node_id in 2..=nodes {
             let joins = Some(cluster[0].place(node_id)?);
             cluster.push(KafkaBroker::start(&KafkaSettings {
                 joins,
-                ..settings.clone()
+                ..in_rack(node_id)
             })?);
         }
         Ok(Some(Self { nodes: cluster }))

@@ -20,6 +20,7 @@
 
 pub mod certificates;
 pub mod child;
+pub mod chromium;
 pub mod clients;
 pub mod cluster;
 pub mod curl;

@@ -29,6 +29,8 @@ pub(crate) enum Part {
     Python,
     /// The Go compiler.
     Go,
+    /// A browser, for the proxy's status page.
+    Chromium,
     /// The client that everybody has for HTTP.
     Curl,
     /// Node with npm, which fetches clients and what makes a package of WebAssembly.
@@ -49,6 +51,7 @@ impl Part {
             Self::Kcat => "kcat".to_owned(),
             Self::Python => "a Python 3 with venv".to_owned(),
             Self::Go => format!("a Go of version 1.{GO_MINOR_MIN} or later"),
+            Self::Chromium => "Chromium".to_owned(),
             Self::Curl => "curl".to_owned(),
             Self::Node => format!("Node of version {NODE_MAJOR_MIN} or later with npm"),
         }
@@ -67,6 +70,9 @@ impl Part {
                 let minor = version.and_then(|version| parse_go_minor(&version));
                 minor.is_some_and(|minor| minor >= GO_MINOR_MIN)
             }
+            Self::Chromium => ["chromium", "chromium-browser", "google-chrome"]
+                .iter()
+                .any(|program| find_program(program).is_some()),
             Self::Curl => find_program("curl").is_some(),
             Self::Node => {
                 find_program("npm").is_some() && node_major().is_some_and(|major| major >= NODE_MAJOR_MIN)
@@ -83,6 +89,7 @@ impl Part {
             Self::Python => &["python3-venv"],
             // The newest of the release that is new enough, or of the backports to it.
             Self::Go => &["golang-1.23-go", "golang-go"],
+            Self::Chromium => &["chromium", "chromium-browser"],
             Self::Curl => &["curl"],
             // It brings nodejs with it.
             Self::Node => &["npm"],
@@ -96,6 +103,7 @@ impl Part {
             Self::Kcat => "kcat",
             Self::Python => "python",
             Self::Go => "go",
+            Self::Chromium => "chromium",
             Self::Curl => "curl",
             Self::Node => "node",
         }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::process::{self, Tally, find_program, run_tests};
 use crate::project::{cargo, root, target_dir};
 use crate::steps::{Outcome, Steps};
+use crate::system::{self, Part};
 use crate::{clients, kafka, licences, simulation, tidy, wasm};
 
 /// What to test.
@@ -45,6 +46,9 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
         steps.run("kafka set-up", || kafka::ensure().map(present));
         steps.run("clients set-up", || clients::ensure().map(present));
     }
+    steps.run("browser set-up", || {
+        system::ensure(&[Part::Chromium]).map(present)
+    });
     if wanted.wasm {
         // In front of the tests, which embed what comes of it.
         steps.run("wasm set-up and builds", || {
@@ -86,6 +90,10 @@ pub(crate) fn set_up() -> bool {
         Some(missing) => bail!("{missing}"),
     });
     steps.run("clients", || match clients::ensure()? {
+        None => Ok(Outcome::Passed),
+        Some(missing) => bail!("{missing}"),
+    });
+    steps.run("browser", || match system::ensure(&[Part::Chromium])? {
         None => Ok(Outcome::Passed),
         Some(missing) => bail!("{missing}"),
     });

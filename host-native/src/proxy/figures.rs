@@ -66,6 +66,22 @@ impl Figures {
         .fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Of all APIs together.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
     pub(super) fn sent(&self, size_bytes: usize) {
         self.sent_bytes
             .fetch_add(super::count(size_bytes), Ordering::Relaxed);
@@ -74,7 +90,7 @@ impl Figures {
 
 /// Looks at a proxy, also from elsewhere and after its end.
 pub struct Monitor<T> {
-    shared: Arc<Shared<T>>,
+    pub(super) shared: Arc<Shared<T>>,
 }
 
 impl<T> Clone for Monitor<T> {
@@ -132,6 +148,11 @@ impl<T: Transport> Monitor<T> {
         let requests = (0..).zip(&figures.requests).filter(|(_, count)| get(count) > 0);
         let requests = requests.map(|(api_key, count)| (api_name(api_key), get(count)));
         labelled(text, "proxy_requests_total", "api", requests)?;
+        if let Some(tls) = &shared.settings.tls {
+            let (done, failed) = tls.reloads();
+            let outcomes = [("done", done), ("failed", failed)];
+            labelled(text, "proxy_certificate_reloads_total", "outcome", outcomes)?;
+        }
         cache_figures(text, statistics)
     }
 }
