@@ -5,6 +5,7 @@ mod builder;
 mod error;
 mod fetched;
 mod forwards;
+mod nearest;
 mod neighbours;
 mod position;
 mod record;
@@ -17,10 +18,11 @@ use core::time::Duration;
 
 use kachet_core::wire::{
     FETCH_API_KEY, FETCH_VERSION_MAX, FETCH_VERSION_MIN, FETCH_VERSION_TOPIC_IDS, FetchPartition,
-    FetchRequest, FetchResponse, FetchTopic, PartitionData, TaggedFields, TopicRef,
+    FetchRequest, FetchResponse, FetchTopic, PartitionData, TaggedFields, TopicRef, WireStr,
 };
 
 use tokio::time::{Instant, sleep_until};
+use tracing::instrument;
 
 pub use builder::ClientBuilder;
 pub use error::ClientError;
@@ -70,10 +72,16 @@ pub struct ClientSettings {
     pub retry_timeout: Duration,
     /// The most that one batch may hold after decompression, in bytes.
     pub decompressed_limit_bytes: usize,
+    /// The rack that this client is in, `client.rack` of Kafka's own consumers: where brokers have a selector of replicas
+    /// (`replica.selector.class`), records are then read from an in-sync replica in that rack (KIP-392). The leader is
+    /// asked where that replica fails or gives nothing, and for offsets always. `None`, which is the default, reads from
+    /// leaders only.
+    pub rack: Option<String>,
 }
 
 impl Default for ClientSettings {
-    /// Uncommitted reads of up to 1 MiB, half a second of waiting, 10 seconds of trying again, 128 MiB a batch.
+    /// Uncommitted reads of up to 1 MiB, half a second of waiting, 10 seconds of trying again, 128 MiB a batch, no
+    /// rack.
     fn default() -> Self {
         Self {
             isolation: Isolation::default(),
@@ -81,6 +89,7 @@ impl Default for ClientSettings {
             max_wait: Duration::from_millis(500),
             retry_timeout: Duration::from_secs(10),
             decompressed_limit_bytes: kachet_core::wire::codec::DEFAULT_DECOMPRESSED_LIMIT_BYTES,
+            rack: None,
         }
     }
 }
@@ -201,29 +210,34 @@ impl<T: Transport> Client<T> {
         Ok(fetched)
     }
 
+    #[instrument(level = "debug", name = "fetch", skip_all, fields(topic = read.topic, partition = read.partition, offset = read.offset))]
     async fn read_routed(&self, read: Read<'_>) -> Result<(Route, PartitionData), ClientError> {
         let mut attempts = self.attempts(read.topic, read.partition);
         loop {
             let route = attempts.route().await?;
-            let outcome = self.read_once(&route, read).await;
+            let outcome = self.read_nearest(&route, read).await;
             if let Some(data) = attempts.judge(outcome).await? {
                 return Ok((route, data));
             }
         }
     }
 
+    /// One fetch of `broker`, the leader or a replica; with the client's rack the leader may name a replica instead.
     async fn read_once(
         &self,
         route: &Route,
+        broker: &BrokerAddress,
+        rack: Option<&WireStr>,
         read: Read<'_>,
     ) -> Result<Answer<PartitionData>, TransportError> {
-        let version = self
-            .fetch_version(&route.leader, !route.topic_id.is_zero())
-            .await?;
-        let request = self.fetch_request(route, version, read);
-        let response = self.ask_fetch(&route.leader, version, request).await?;
+        let version = self.fetch_version(broker, !route.topic_id.is_zero()).await?;
+        let mut request = self.fetch_request(route, version, read);
+        if let Some(rack) = rack {
+            request.rack_id = rack.clone();
+        }
+        let response = self.ask_fetch(broker, version, request).await?;
         let unexpected = |what: String| TransportError::Message {
-            broker: route.leader.clone(),
+            broker: broker.clone(),
             api: "Fetch",
             version,
             message: what,
