@@ -21,7 +21,7 @@ use kachet_core::wire::{
     FetchRequest, FetchResponse, FetchTopic, PartitionData, TaggedFields, TopicRef, WireStr,
 };
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::instrument;
 
 pub use builder::ClientBuilder;
@@ -161,23 +161,31 @@ impl<T: Transport> Client<T> {
             offset,
             ..
         } = read;
-        match self.read_routed(read).await {
-            Ok((route, data)) => Ok(Fetched::new(topic, route.topic_id, offset, data, &self.settings)),
-            Err(ClientError::Broker {
-                code: code::OFFSET_OUT_OF_RANGE,
-                ..
-            }) => {
-                let (log_start_offset, high_watermark) = self.bounds(topic, partition).await?;
-                let topic = topic.to_owned();
-                Err(ClientError::OffsetOutOfRange {
-                    topic,
+        let deadline = Instant::now() + self.settings.retry_timeout;
+        loop {
+            match self.read_routed(read).await {
+                Ok((route, data)) => {
+                    return Ok(Fetched::new(topic, route.topic_id, offset, data, &self.settings));
+                }
+                Err(ClientError::Broker {
+                    code: code::OFFSET_OUT_OF_RANGE,
+                    ..
+                }) => {}
+                Err(error) => return Err(error),
+            }
+            let (log_start_offset, high_watermark) = self.bounds(topic, partition).await?;
+            // Who leads no more goes on answering fetches, and may hold less. Only the leader tells bounds.
+            let is_within = (log_start_offset..high_watermark).contains(&offset);
+            if !is_within || Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(ClientError::OffsetOutOfRange {
+                    topic: topic.to_owned(),
                     partition,
                     offset,
                     log_start_offset,
                     high_watermark,
-                })
+                });
             }
-            Err(error) => Err(error),
+            sleep(RETRY_PAUSE).await;
         }
     }
 
@@ -189,12 +197,28 @@ impl<T: Transport> Client<T> {
             ..read
         };
         let mut fetched = self.read(at_once).await?;
-        // A throttled broker, or one that reads from remote storage, may give nothing at first.
-        while fetched.is_empty() && read.offset < fetched.readable_end() {
+        while fetched.is_empty() {
+            // A throttled broker, or one that reads from remote storage, may give nothing at first.
+            let is_behind = read.offset >= fetched.readable_end();
+            // Who leads no more, or only just does, may tell an older end. The leader's answer to this is that of one who
+            // knows: it gives none until its high watermark is right (KIP-207), and others refuse.
+            if is_behind
+                && read.offset
+                    >= self
+                        .list_offset(read.topic, read.partition, LATEST_TIMESTAMP)
+                        .await?
+            {
+                break;
+            }
             if Instant::now() >= deadline {
                 return Err(no_progress(&fetched, read.offset));
             }
-            fetched = self.read_or_wait(read).await?;
+            fetched = if is_behind {
+                sleep(RETRY_PAUSE).await;
+                self.read(at_once).await?
+            } else {
+                self.read_or_wait(read).await?
+            };
         }
         Ok(fetched)
     }
@@ -332,15 +356,10 @@ impl<T: Transport> Client<T> {
         offset: i64,
     ) -> Result<Fetched, ClientError> {
         let one_batch = Read {
-            max_wait: Duration::ZERO,
             max_bytes: 1,
             ..self.page(topic, partition, offset)
         };
-        let mut fetched = self.read(one_batch).await?;
-        if fetched.is_empty() && offset < fetched.readable_end() {
-            // A throttled broker, or one that reads from remote storage, may give nothing at first.
-            fetched = self.fetch(topic, partition, offset).await?;
-        }
+        let fetched = self.read_present(one_batch).await?;
         if fetched.is_empty() {
             return Err(beyond_end(&fetched, offset));
         }
@@ -371,14 +390,7 @@ impl<T: Transport> Client<T> {
         let mut records = Vec::new();
         let mut next = offset;
         while records.len() < count {
-            let at_once = Read {
-                max_wait: Duration::ZERO,
-                ..self.page(topic, partition, next)
-            };
-            let mut fetched = self.read(at_once).await?;
-            if fetched.is_empty() && next < fetched.readable_end() {
-                fetched = self.fetch(topic, partition, next).await?;
-            }
+            let fetched = self.read_present(self.page(topic, partition, next)).await?;
             records.extend(fetched.records(count - records.len())?);
             match fetched.next_offset() {
                 Some(beyond) => next = beyond,

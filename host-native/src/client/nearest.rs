@@ -5,7 +5,7 @@ use core::time::Duration;
 use kachet_core::wire::{PartitionData, WireStr};
 use tracing::debug;
 
-use super::routing::Route;
+use super::routing::{Nearest, Route};
 use super::{Answer, Client, Read};
 use crate::transport::{BrokerAddress, Transport, TransportError};
 
@@ -23,8 +23,8 @@ impl<T: Transport> Client<T> {
             return self.read_once(route, &route.leader, None, read).await;
         };
         let replica = match self.routing.nearest(read.topic, read.partition) {
-            Some(Some(replica)) => replica,
-            Some(None) => return self.read_once(route, &route.leader, None, read).await,
+            Some(Nearest::Replica(replica)) => replica,
+            Some(Nearest::Leader) => return self.read_once(route, &route.leader, None, read).await,
             None => {
                 let answer = self.read_once(route, &route.leader, Some(&rack), read).await?;
                 match self.redirected(&answer, read) {
@@ -38,7 +38,7 @@ impl<T: Transport> Client<T> {
             }
         };
         let of_leader = match self.read_replica(route, &replica, &rack, read).await {
-            FromReplica::Records(data) => return Ok(Answer::Value(data)),
+            FromReplica::Records(data) => return Ok(Answer::Value(*data)),
             // It has been waited for already.
             FromReplica::Nothing => Read {
                 max_wait: Duration::ZERO,
@@ -75,7 +75,9 @@ impl<T: Transport> Client<T> {
     ) -> FromReplica {
         let (topic, partition) = (read.topic, read.partition);
         match self.read_once(route, replica, Some(rack), read).await {
-            Ok(Answer::Value(data)) if data.records_size_bytes() > 0 => return FromReplica::Records(data),
+            Ok(Answer::Value(data)) if data.records_size_bytes() > 0 => {
+                return FromReplica::Records(data.into());
+            }
             // At the end of the log, or behind the leader; it remains the nearest.
             Ok(Answer::Value(_)) => return FromReplica::Nothing,
             Ok(Answer::Error(code)) => {
@@ -91,7 +93,7 @@ impl<T: Transport> Client<T> {
 }
 
 enum FromReplica {
-    Records(PartitionData),
+    Records(Box<PartitionData>),
     Nothing,
     Failed,
 }

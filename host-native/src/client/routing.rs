@@ -53,15 +53,17 @@ struct Topic {
     /// By partition; `None` for one that has no leader for the moment.
     leaders: HashMap<i32, Option<BrokerAddress>>,
     /// By partition; those of which a leader has named a replica that is nearer to this client.
-    nearest: HashMap<i32, Nearest>,
+    /// With the moment until which it holds.
+    nearest: HashMap<i32, (Nearest, Instant)>,
 }
 
-/// Where a client with a rack reads a partition for now.
+/// Where a client with a rack reads a partition.
 #[derive(Clone, Debug)]
-struct Nearest {
-    /// `None` while the leader is read, because the replica has failed.
-    replica: Option<BrokerAddress>,
-    until: Instant,
+pub(super) enum Nearest {
+    /// The replica that the leader has named.
+    Replica(BrokerAddress),
+    /// The leader itself, because the replica has failed.
+    Leader,
 }
 
 impl Routing {
@@ -149,22 +151,21 @@ impl Routing {
         candidates
     }
 
-    /// The replica that the leader has named for this client's rack: `None` if the leader has to be asked for one,
-    /// `Some(None)` while the leader itself is to be read.
-    pub(super) fn nearest(&self, topic: &str, partition: i32) -> Option<Option<BrokerAddress>> {
+    /// Where a client with a rack reads a partition for now; `None` if the leader has to be asked.
+    pub(super) fn nearest(&self, topic: &str, partition: i32) -> Option<Nearest> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let nearest = known.topics.get(topic)?.nearest.get(&partition)?;
-        (Instant::now() < nearest.until).then(|| nearest.replica.clone())
+        let (nearest, until) = known.topics.get(topic)?.nearest.get(&partition)?;
+        (Instant::now() < *until).then(|| nearest.clone())
     }
 
     /// Takes note of the replica that the leader has named, by its node id. Gives its address, if Metadata has told it.
     pub(super) fn redirect(&self, topic: &str, partition: i32, node_id: i32) -> Option<BrokerAddress> {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let replica = known.brokers.get(&node_id)?.clone();
-        let nearest = Nearest {
-            replica: Some(replica.clone()),
-            until: Instant::now() + NEAREST_LIFETIME,
-        };
+        let nearest = (
+            Nearest::Replica(replica.clone()),
+            Instant::now() + NEAREST_LIFETIME,
+        );
         known.topics.get_mut(topic)?.nearest.insert(partition, nearest);
         Some(replica)
     }
@@ -173,10 +174,7 @@ impl Routing {
     pub(super) fn rest_nearest(&self, topic: &str, partition: i32) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = known.topics.get_mut(topic) {
-            let nearest = Nearest {
-                replica: None,
-                until: Instant::now() + NEAREST_REST,
-            };
+            let nearest = (Nearest::Leader, Instant::now() + NEAREST_REST);
             topic.nearest.insert(partition, nearest);
         }
     }

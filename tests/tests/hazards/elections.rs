@@ -203,3 +203,32 @@ async fn leaders_that_move_under_load_fail_no_read() -> Result<()> {
     assert_eq!(statistics.errors, 0, "{statistics:?}");
     Ok(())
 }
+
+/// Who leads no more goes on answering fetches, and may be behind: it does not say what is beyond the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_was_just_written_is_read_though_a_former_leader_is_asked() -> Result<()> {
+    let Some(cluster) = cluster().await? else {
+        return Ok(());
+    };
+    let Some(mut writer) = cluster.writer() else {
+        return Ok(());
+    };
+    let topic = "former-leader";
+    writer.command(&format!("create-on {topic} 2,3"))?;
+    writer.produce(topic, 0, "none", (10, 10), 1)?;
+    let client: Reader = Arc::new(cached(&cluster.bootstrap(), CACHE_BYTES)?);
+    for round in 0..10 {
+        // Now the client knows who leads, and will not hear that another does.
+        value(&client, topic, 0, 0).await?;
+        writer.command(&format!(
+            "move {topic} 0 {}",
+            if round % 2 == 0 { "3,2" } else { "2,3" }
+        ))?;
+        let seed = 100 + i64::from(round);
+        let (offset, _) = writer.produce(topic, 0, "none", (1, 1), seed)?;
+        let found = value(&client, topic, 0, u32::try_from(offset)?).await;
+        let found = found.with_context(|| format!("round {round}, the record at {offset}, just written"))?;
+        assert_eq!(found, Some(records::value(seed, 0)), "{offset}");
+    }
+    Ok(())
+}
