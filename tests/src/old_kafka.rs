@@ -16,7 +16,7 @@ use crate::kafka::free_ports;
 use crate::setup::classpath_of;
 
 /// The releases that every run of the tests starts: the oldest that is supported, which has no topic ids in Fetch and needs a
-/// ZooKeeper, and the last of the generation before this one.
+/// `ZooKeeper`, and the last of the generation before this one.
 pub const RELEASES_OF_EVERY_TEST: [&str; 2] = ["2.8.2", "3.9.1"];
 /// The environment variable that names others, with commas between them.
 pub const RELEASES_VARIABLE: &str = "KACHET_KAFKA_RELEASES";
@@ -42,7 +42,7 @@ pub fn releases() -> Vec<String> {
     }
 }
 
-/// A running broker of an older release, with its ZooKeeper where it needs one. Dropping it kills both and removes their data.
+/// A running broker of an older release, with its `ZooKeeper` where it needs one. Dropping it kills both and removes their data.
 #[derive(Debug)]
 pub struct OldKafka {
     port: u16,

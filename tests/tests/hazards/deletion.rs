@@ -171,12 +171,8 @@ fn check(seen: &[Seen], lives: &[Life]) -> Result<()> {
         });
         if let Some(life) = life {
             let wanted = records::value(life.seed, read.index);
-            let (seed, index) = (life.seed, read.index);
-            ensure!(
-                read.value == Ok(Some(wanted)),
-                "life {seed}, {index}: {:?}",
-                read.value
-            );
+            let is_right = read.value == Ok(Some(wanted));
+            ensure!(is_right, "life {}, {}: {:?}", life.seed, read.index, read.value);
             steady += 1;
             continue;
         }
