@@ -96,6 +96,18 @@ impl PartitionState {
         went_back
     }
 
+    /// The same of an answer by a follower, whose log and watermarks trail the leader's: what is lower than what is known
+    /// says nothing (H7, H10).
+    pub(crate) fn learn_of_follower(&mut self, data: &PartitionData, named_epoch: i32, known_at: Instant) {
+        let of_leader = PartitionData {
+            high_watermark: data.high_watermark.max(self.high_watermark),
+            last_stable_offset: data.last_stable_offset.max(self.last_stable_offset),
+            ..data.clone()
+        };
+        // The high watermark has not gone back.
+        let _never = self.learn(&of_leader, named_epoch, known_at);
+    }
+
     fn learn_high_watermark(&mut self, high_watermark: i64) -> Option<i64> {
         if high_watermark < 0 {
             return None;

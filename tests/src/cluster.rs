@@ -21,6 +21,17 @@ impl KafkaCluster {
     /// # Panics
     /// Where they have not and `CI=true`.
     pub fn start(nodes: u32) -> Result<Option<Self>> {
+        Self::start_with(nodes, |_, settings| settings)
+    }
+
+    /// The same, with each node's settings changed by its id.
+    ///
+    /// # Panics
+    /// Like [`Self::start`].
+    pub fn start_with(
+        nodes: u32,
+        of_node: impl Fn(u32, KafkaSettings) -> KafkaSettings,
+    ) -> Result<Option<Self>> {
         if !kafka_is_there() {
             return Ok(None);
         }
@@ -36,14 +47,17 @@ impl KafkaCluster {
                 "replica.selector.class",
                 "org.apache.kafka.common.replica.RackAwareReplicaSelector",
             );
-        let in_rack = |node_id: u32| settings.clone().with("broker.rack", &format!("rack-{node_id}"));
-        let mut cluster = vec![KafkaBroker::start(&in_rack(1))?];
+        let of_node = |node_id: u32, settings: KafkaSettings| {
+            of_node(node_id, settings.with("broker.rack", &format!("rack-{node_id}")))
+        };
+        let mut cluster = vec![KafkaBroker::start(&of_node(1, settings.clone()))?];
         for node_id in 2..=nodes {
             let joins = Some(cluster[0].place(node_id)?);
-            cluster.push(KafkaBroker::start(&KafkaSettings {
+            let settings = KafkaSettings {
                 joins,
-                ..in_rack(node_id)
-            })?);
+                ..settings.clone()
+            };
+            cluster.push(KafkaBroker::start(&of_node(node_id, settings))?);
         }
         Ok(Some(Self { nodes: cluster }))
     }
@@ -59,6 +73,11 @@ impl KafkaCluster {
         let index = usize::try_from(node_id - 1).ok();
         let node = index.and_then(|index| self.nodes.get_mut(index));
         node.with_context(|| format!("the cluster has no node {node_id}"))
+    }
+
+    /// How many nodes there are, running or not.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
     }
 
     /// A writer of topics; None where there is no Java.

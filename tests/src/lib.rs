@@ -27,6 +27,7 @@ pub mod curl;
 pub mod java;
 pub mod kafka;
 pub mod kcat;
+pub mod old_kafka;
 pub mod records;
 pub mod secure;
 pub mod setup;

@@ -144,7 +144,8 @@ fn features() -> Tally {
     let mut tally = Tally::default();
     let of_core = std::iter::once(None).chain(CORE_FEATURES.map(Some));
     let of_core = of_core.map(|feature| ("kachet-core", feature));
-    let of_host = [None, Some("embedded-broker"), Some("gateway")].map(|feature| ("kachet", feature));
+    let of_host =
+        [None, Some("embedded-broker"), Some("gateway"), Some("metrics")].map(|feature| ("kachet", feature));
     let of_wasm = [None, Some("javascript"), Some("component")].map(|feature| ("kachet-wasm", feature));
     for (package, feature) in of_core.chain(of_host).chain(of_wasm) {
         let mut clippy = cargo();

@@ -1,6 +1,6 @@
 //! What the proxy counts, and the text in which Prometheus reads it.
 
-use core::fmt::{self, Write};
+use core::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,21 +8,11 @@ use kachet_core::statistics::Statistics;
 
 use super::fetch::Way;
 use super::{Proxy, Shared};
+use crate::figures::{cache_figures, labelled, plain};
 use crate::transport::{Transport, api_name};
 
 /// Kafka has fewer APIs.
 const APIS: usize = 128;
-/// Of [`Statistics::named`], what goes up and down.
-const GAUGES: [&str; 8] = [
-    "size_bytes",
-    "limit_bytes",
-    "effective_limit_bytes",
-    "unwritten_bytes",
-    "batches",
-    "partitions",
-    "segments",
-    "storage_paused",
-];
 
 /// Counts of all connections together.
 #[derive(Debug)]
@@ -155,35 +145,4 @@ impl<T: Transport> Monitor<T> {
         }
         cache_figures(text, statistics)
     }
-}
-
-/// The figures of a cache.
-pub(crate) fn cache_figures(text: &mut String, statistics: &Statistics) -> fmt::Result {
-    for (name, value) in statistics.named() {
-        if GAUGES.contains(&name) {
-            plain(text, &format!("cache_{name}"), "gauge", value)?;
-        } else {
-            plain(text, &format!("cache_{name}_total"), "counter", value)?;
-        }
-    }
-    Ok(())
-}
-
-/// One figure of its name.
-pub(crate) fn plain(text: &mut String, name: &str, kind: &str, value: u64) -> fmt::Result {
-    writeln!(text, "# TYPE kachet_{name} {kind}\nkachet_{name} {value}")
-}
-
-/// Counters of one name.
-pub(crate) fn labelled<'n>(
-    text: &mut String,
-    name: &str,
-    label: &str,
-    values: impl IntoIterator<Item = (&'n str, u64)>,
-) -> fmt::Result {
-    writeln!(text, "# TYPE kachet_{name} counter")?;
-    for (of, value) in values {
-        writeln!(text, "kachet_{name}{{{label}=\"{of}\"}} {value}")?;
-    }
-    Ok(())
 }

@@ -526,6 +526,27 @@ fn watermarks_are_the_last_that_were_reported() {
     assert_eq!((data.error_code, data.preferred_read_replica), (0, -1));
 }
 
+/// H7, H10: from Fetch v11 on followers answer, with watermarks that trail the leader's.
+#[test]
+fn a_followers_older_watermarks_drop_and_replace_nothing() {
+    let mut cache = cache_of(1 << 20);
+    fill(&mut cache, 0, 20, &[batch(0, 10), batch(10, 10)]);
+    let by_follower = |cache: &mut MemoryCache, high_watermark, records: &[Bytes]| {
+        let answer = response(high_watermark, join(records));
+        for mut harvest in Harvest::gather(&request(0), &answer, Crc32c::PORTABLE) {
+            harvest.mark_of_follower();
+            cache.absorb(harvest, at(0));
+        }
+    };
+    by_follower(&mut cache, 10, &[batch(0, 10)]);
+    let data = hit_data(&cache, request(10)).expect("the leader had told of it");
+    assert_eq!((data.high_watermark, data.last_stable_offset), (20, 20));
+    // What is newer is news from a follower, too.
+    by_follower(&mut cache, 30, &[]);
+    assert_eq!(hit_data(&cache, request(10)).unwrap().high_watermark, 30);
+    check_accounting(&cache);
+}
+
 #[test]
 fn another_cluster_empties_the_cache() {
     let mut cache = cache_of(1 << 20);
