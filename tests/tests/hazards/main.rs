@@ -62,13 +62,8 @@ const NODES: u32 = 3;
 async fn cluster() -> Result<Option<MutexGuard<'static, KafkaCluster>>> {
     static CLUSTER: OnceLock<Result<Option<Mutex<KafkaCluster>>, String>> = OnceLock::new();
     let started = CLUSTER.get_or_init(|| {
-        let cluster = KafkaCluster::start_with(NODES, |node_id, settings| {
+        let cluster = KafkaCluster::start_with(NODES, |_, settings| {
             settings
-                .with("broker.rack", &format!("rack-{node_id}"))
-                .with(
-                    "replica.selector.class",
-                    "org.apache.kafka.common.replica.RackAwareReplicaSelector",
-                )
                 .with("auto.leader.rebalance.enable", "false")
                 // Segments that are too old or too many go soon.
                 .with("log.initial.task.delay.ms", "500")
