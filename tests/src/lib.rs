@@ -20,6 +20,7 @@
 
 pub mod certificates;
 pub mod child;
+pub mod chromium;
 pub mod cluster;
 pub mod curl;
 pub mod java;

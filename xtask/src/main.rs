@@ -56,7 +56,7 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
-    /// Make the npm package `target/npm/kachet` and the component `target/wasm/kachet.component.wasm`, and print their sizes.
+    /// Make the npm package `target/npm/kachet`, the examples beside it and the component `target/wasm/kachet.component.wasm`, and print sizes.
     Wasm,
     /// Run the cache against simulated brokers, networks and clients, one world for each seed.
     Sim(simulation::Options),

@@ -24,6 +24,8 @@ pub(crate) enum Part {
     Kcat,
     /// The client that everybody has for HTTP.
     Curl,
+    /// A browser, for the pages.
+    Chromium,
     /// Node with npm, which fetches what makes a package of WebAssembly.
     Node,
 }
@@ -38,6 +40,7 @@ impl Part {
             Self::Maven => "Maven (`mvn`)".to_owned(),
             Self::Kcat => "kcat".to_owned(),
             Self::Curl => "curl".to_owned(),
+            Self::Chromium => "Chromium".to_owned(),
             Self::Node => format!("Node of version {NODE_MAJOR_MIN} or later with npm"),
         }
     }
@@ -50,6 +53,9 @@ impl Part {
             Self::Maven => find_program("mvn").is_some(),
             Self::Kcat => find_program("kcat").is_some(),
             Self::Curl => find_program("curl").is_some(),
+            Self::Chromium => ["chromium", "chromium-browser", "google-chrome"]
+                .iter()
+                .any(|program| find_program(program).is_some()),
             Self::Node => {
                 find_program("npm").is_some() && node_major().is_some_and(|major| major >= NODE_MAJOR_MIN)
             }
@@ -63,6 +69,7 @@ impl Part {
             Self::Maven => &["maven"],
             Self::Kcat => &["kcat"],
             Self::Curl => &["curl"],
+            Self::Chromium => &["chromium", "chromium-browser"],
             // It brings nodejs with it.
             Self::Node => &["npm"],
         }
@@ -74,6 +81,7 @@ impl Part {
             Self::Maven => "maven",
             Self::Kcat => "kcat",
             Self::Curl => "curl",
+            Self::Chromium => "chromium",
             Self::Node => "node",
         }
     }
