@@ -99,6 +99,7 @@ pub(crate) fn set_up() -> bool {
         }
         Err(missing) => bail!("{missing}"),
     });
+    steps.run("npm packages", || wasm::install_tools().map(|()| Outcome::Passed));
     steps.finish()
 }
 

@@ -189,7 +189,8 @@ function showBatch(batch) {
     ["Records", `${batch.count}`],
     ["Size", bytes(batch.sizeBytes)],
     ["Compression", batch.codec],
-    ["Times", batch.firstTimestamp === batch.lastTimestamp ? time(batch.firstTimestamp) : `${time(batch.firstTimestamp)} – ${time(batch.lastTimestamp)}`],
+    ["Earliest time", time(batch.firstTimestamp)],
+    ["Latest time", time(batch.lastTimestamp)],
     ["Kind of time", batch.isLogAppendTime ? "when it was appended" : "when it was created"],
     ["Leader epoch", `${batch.leaderEpoch}`],
     ["Producer", batch.producerId < 0n ? "without an id" : `${batch.producerId}, epoch ${batch.producerEpoch}, from sequence ${batch.baseSequence}`],
@@ -221,7 +222,7 @@ function figures() {
   const stats = cache.stats();
   const told = [
     ["Hits", stats.hits], ["Misses", stats.misses], ["Asked upstream", stats.upstream_fetches], ["Batches", stats.batches],
-    ["Holds", `${bytes(stats.size_bytes)} of ${bytes(stats.limit_bytes)}`], ["The module's memory", bytes(stats.memory_bytes)],
+    ["Size", bytes(stats.size_bytes)], ["Size limit", bytes(stats.limit_bytes)], ["Module memory", bytes(stats.memory_bytes)],
   ];
   element.figures.replaceChildren(...told.map(([name, figure]) => {
     const group = document.createElement("div");

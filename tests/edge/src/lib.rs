@@ -4,6 +4,7 @@
 pub mod static_files;
 pub mod workerd;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
@@ -21,4 +22,16 @@ pub fn made(path: &str) -> Result<PathBuf> {
         path.display()
     );
     Ok(path.canonicalize()?)
+}
+
+/// Copies the files of a folder, and of none below it.
+pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for file in fs::read_dir(from)? {
+        let file = file?;
+        if file.file_type()?.is_file() {
+            fs::copy(file.path(), to.join(file.file_name()))?;
+        }
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use kachet_tests::child;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::made;
+use crate::{copy_folder, made};
 
 /// How long it may take until it listens, on a slow machine.
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -36,10 +36,24 @@ pub fn program() -> Result<PathBuf> {
             return Ok(program);
         }
     }
-    bail!(
-        "there is no workerd for this machine in {}",
-        packages.display()
-    )
+    bail!("there is no workerd for this machine in {}", packages.display())
+}
+
+/// A copy of the example that begins with another module instead, which may import this one by its name as well.
+pub fn example_beginning_with(main: &str, other: &Path) -> Result<TempDir> {
+    const PACKAGE: &str = "node_modules/kachet";
+    let (example, folder) = (made("npm/worker")?, tempfile::tempdir()?);
+    copy_folder(&example, folder.path())?;
+    copy_folder(&example.join(PACKAGE), &folder.path().join(PACKAGE))?;
+    fs::write(folder.path().join("main.js"), main)?;
+    fs::copy(other, folder.path().join("other.js"))?;
+    let path = folder.path().join("config.capnp");
+    let own =
+        ["main.js", "other.js"].map(|name| format!("(name = \"{name}\", esModule = embed \"{name}\"),"));
+    let configuration = fs::read_to_string(&path)?;
+    let configuration = configuration.replacen("modules = [", &format!("modules = [{}", own.concat()), 1);
+    fs::write(&path, configuration)?;
+    Ok(folder)
 }
 
 impl Workerd {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kachet_edge_tests::workerd::{self, Workerd};
-use kachet_edge_tests::{made, static_files};
+use kachet_edge_tests::{copy_folder, made, static_files};
 use kachet_tests::chromium::Chromium;
 use kachet_tests::curl;
 use kachet_tests::setup::or_skip;
@@ -47,49 +47,22 @@ fn fixtures() -> Result<Value> {
 
 const WORKER: &str = "
 import { Cache } from 'kachet';
-import { answerLines } from 'answers.mjs';
+import { answerLines } from 'other.js';
 export default { fetch: async (request) => Response.json(answerLines(Cache, await request.json())) };
 ";
 
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for file in fs::read_dir(from)? {
-        let file = file?;
-        if file.file_type()?.is_file() {
-            fs::copy(file.path(), to.join(file.file_name()))?;
-        }
-    }
-    Ok(())
-}
-
-/// The lines of fixtures, which the tests in Node use as well.
-fn copy_answers(folder: &Path) -> Result<()> {
-    let answers = workspace().join("host-wasm/js/test/answers.mjs");
-    fs::copy(answers, folder.join("answers.mjs"))?;
-    Ok(())
+/// Makes the lines of fixtures; the tests in Node use it as well.
+fn answers() -> PathBuf {
+    workspace().join("host-wasm/js/test/answers.mjs")
 }
 
 #[test]
 fn fixtures_give_the_same_bytes_in_workerd() -> Result<()> {
-    let there = made("npm/worker").and_then(|example| workerd::program().map(|_| example));
-    let Some(example) = or_skip(there) else {
-        return Ok(());
-    };
-    if !curl::is_there() {
+    if or_skip(made("npm/worker").and_then(|_| workerd::program())).is_none() || !curl::is_there() {
         return Ok(());
     }
-    // The example's configuration, and in the place of its Worker one that answers fixtures.
-    let folder = tempfile::tempdir()?;
-    let package = "node_modules/kachet";
-    copy_folder(&example, folder.path())?;
-    copy_folder(&example.join(package), &folder.path().join(package))?;
-    copy_answers(folder.path())?;
-    fs::write(folder.path().join("worker.js"), WORKER)?;
+    let folder = workerd::example_beginning_with(WORKER, &answers())?;
     let path = folder.path().join("config.capnp");
-    let answers = "modules = [\n(name = \"main.js\", esModule = embed \"worker.js\"),\n\
-                   (name = \"answers.mjs\", esModule = embed \"answers.mjs\"),";
-    let configuration = fs::read_to_string(&path)?.replacen("modules = [", answers, 1);
-    fs::write(&path, configuration)?;
     let snapshots = format!("--directory-path=snapshots={}", folder.path().display());
     let workerd = Workerd::start(&path, &[], &[snapshots])?;
     let url = format!("http://{}/", workerd.address());
@@ -110,9 +83,12 @@ fn fixtures_give_the_same_bytes_in_chromium() -> Result<()> {
     };
     let folder = tempfile::tempdir()?;
     copy_folder(&example.join("kachet"), &folder.path().join("kachet"))?;
-    copy_answers(folder.path())?;
+    fs::copy(answers(), folder.path().join("answers.mjs"))?;
     fs::write(folder.path().join("fixtures.json"), fixtures()?.to_string())?;
-    fs::write(folder.path().join("index.html"), "<!doctype html><title>fixtures</title>")?;
+    fs::write(
+        folder.path().join("index.html"),
+        "<!doctype html><title>fixtures</title>",
+    )?;
     let address = static_files::serve(folder.path().to_owned())?;
     browser.open(&format!("http://{address}/"))?;
     browser.wait_for("document.title === 'fixtures'")?;

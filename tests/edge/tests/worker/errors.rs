@@ -45,7 +45,11 @@ async fn what_cannot_be_answered_is_a_problem_with_the_gateways_code() -> Result
         assert_eq!((found, found_code.as_str()), (status, code), "{path}: {told}");
     }
     let (_, _, told) = edge.problem(&here("/5"), &[])?;
-    assert_eq!((&told["log_start_offset"], &told["end_offset"]), (&10.into(), &36.into()), "{told}");
+    assert_eq!(
+        (&told["log_start_offset"], &told["end_offset"]),
+        (&10.into(), &36.into()),
+        "{told}"
+    );
     let (_, _, told) = edge.problem(&here("/31?isolation=committed"), &[])?;
     assert_eq!(told["next_offset"], 35, "{told}");
 
@@ -54,7 +58,14 @@ async fn what_cannot_be_answered_is_a_problem_with_the_gateways_code() -> Result
     let too_many = vec![serde_json::json!({ "topic": topic, "partition": 0, "offset": 10 }); 101];
     let too_many = serde_json::to_string(&too_many)?;
     let too_long = " ".repeat(65 << 10);
-    for (body, status) in [("", 400), ("{}", 400), ("[]", 400), ("[null]", 400), (&too_many, 400), (&too_long, 413)] {
+    for (body, status) in [
+        ("", 400),
+        ("{}", 400),
+        ("[]", 400),
+        ("[null]", 400),
+        (&too_many, 400),
+        (&too_long, 413),
+    ] {
         let answer = curl::ask(&["--data-binary", "@-", &edge.url("/records")], body.as_bytes())?;
         assert_eq!(answer.status, status, "{body:.20}");
     }
@@ -75,7 +86,10 @@ async fn a_topic_that_is_created_again_is_read_anew() -> Result<()> {
     let gateway = gateway_before(broker).await?;
     // The name's id is asked for once, for all of this test.
     let edge = Edge::start(gateway.address(), &[("MAX_STALENESS_MS", "3600000")])?;
-    assert_eq!(edge.lines(&format!("/topics/{topic}/0/3"))?.0[0]["key"], "key-1-3");
+    assert_eq!(
+        edge.lines(&format!("/topics/{topic}/0/3"))?.0[0]["key"],
+        "key-1-3"
+    );
     writer.command(&format!("delete {topic}"))?;
     writer.command(&format!("create {topic} 1"))?;
     writer.command(&format!("produce {topic} 0 none 9 9 2"))?;
@@ -83,8 +97,14 @@ async fn a_topic_that_is_created_again_is_read_anew() -> Result<()> {
     let (cached, hit) = edge.lines(&format!("/topics/{topic}/0/3"))?;
     assert_eq!((&cached[0]["key"], hit), (&"key-1-3".into(), true));
     // Not cached: by asking for the id that is gone, it finds the new one.
-    assert_eq!(edge.lines(&format!("/topics/{topic}/0/7"))?.0[0]["key"], "key-2-7");
-    assert_eq!(edge.lines(&format!("/topics/{topic}/0/3"))?.0[0]["key"], "key-2-3");
+    assert_eq!(
+        edge.lines(&format!("/topics/{topic}/0/7"))?.0[0]["key"],
+        "key-2-7"
+    );
+    assert_eq!(
+        edge.lines(&format!("/topics/{topic}/0/3"))?.0[0]["key"],
+        "key-2-3"
+    );
     Ok(())
 }
 
@@ -99,13 +119,24 @@ async fn tokens_are_asked_for_and_shown() -> Result<()> {
     let gateway = gateway_before(broker).await?;
     let edge = Edge::start(gateway.address(), &[("CLIENT_TOKEN", "a-token-of-clients")])?;
     let path = format!("/topics/{topic}/0/3");
-    for wrong in [&[][..], &["--oauth2-bearer", "a-token-of-client"], &["--oauth2-bearer", TOKEN]] {
+    for wrong in [
+        &[][..],
+        &["--oauth2-bearer", "a-token-of-client"],
+        &["--oauth2-bearer", TOKEN],
+    ] {
         let (status, code, _) = edge.problem(&path, wrong)?;
         assert_eq!((status, code.as_str()), (401, "unauthorised"));
     }
-    assert_eq!(edge.ask(&path, &["--oauth2-bearer", "a-token-of-clients"])?.status, 200);
+    assert_eq!(
+        edge.ask(&path, &["--oauth2-bearer", "a-token-of-clients"])?
+            .status,
+        200
+    );
 
-    let refused = Edge::start(gateway.address(), &[("GATEWAY_TOKEN", "another-token-of-the-gateway")])?;
+    let refused = Edge::start(
+        gateway.address(),
+        &[("GATEWAY_TOKEN", "another-token-of-the-gateway")],
+    )?;
     let (status, code, told) = refused.problem(&path, &[])?;
     assert_eq!((status, code.as_str()), (502, "upstream-refuses"));
     for text in [told.to_string(), refused.workerd.log()] {

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use kachet_edge_tests::{made, workerd};
 use kachet_tests::{curl, records};
 
 use crate::{Edge, gateway_before, set_up};
@@ -43,7 +44,10 @@ async fn without_its_gateway_it_serves_what_is_cached_within_the_bound_and_after
     wait_for("a snapshot", || kept.is_file())?;
     gateway.stop().await;
 
-    assert_eq!(edge.lines(&format!("/topics/{topic}/0/3"))?, (record.clone(), true));
+    assert_eq!(
+        edge.lines(&format!("/topics/{topic}/0/3"))?,
+        (record.clone(), true)
+    );
     let (status, code, _) = edge.problem(&format!("/topics/{topic}/1/3"), &[])?;
     assert_eq!((status, code.as_str()), (503, "upstream-down"));
 
@@ -53,7 +57,10 @@ async fn without_its_gateway_it_serves_what_is_cached_within_the_bound_and_after
     let heir = Edge::resume(address, &settings, inherited)?;
     assert_eq!(heir.lines(&format!("/topics/{topic}/0/3"))?, (record, true));
     assert_eq!(heir.figure("upstream_fetches")?, 0);
-    anyhow::ensure!(begin.elapsed() < Duration::from_secs(12), "this machine is too slow for this test");
+    anyhow::ensure!(
+        begin.elapsed() < Duration::from_secs(12),
+        "this machine is too slow for this test"
+    );
 
     thread::sleep(Duration::from_secs(12).saturating_sub(begin.elapsed()) + Duration::from_millis(100));
     for one in [&edge, &heir] {
@@ -69,7 +76,11 @@ async fn without_its_gateway_it_serves_what_is_cached_within_the_bound_and_after
     let gateway = gateway_before(broker).await?;
     let well = Edge::resume(gateway.address(), &settings, damaged)?;
     assert_eq!(well.lines(&format!("/topics/{topic}/0/3"))?.0[0]["offset"], 3);
-    assert!(well.workerd.log().contains("cannot be restored"), "{}", well.workerd.log());
+    assert!(
+        well.workerd.log().contains("cannot be restored"),
+        "{}",
+        well.workerd.log()
+    );
     Ok(())
 }
 
@@ -132,7 +143,10 @@ async fn those_who_ask_for_the_same_share_one_fetch_though_the_first_gives_up() 
         assert_eq!(answer.status, 200, "{answer:?} {}", edge.workerd.log());
         assert_eq!(answer.json()?["key"], records::key(1, 3));
     }
-    assert_eq!((posts.load(Ordering::Relaxed), edge.figure("upstream_fetches")?), (1, 1));
+    assert_eq!(
+        (posts.load(Ordering::Relaxed), edge.figure("upstream_fetches")?),
+        (1, 1)
+    );
     Ok(())
 }
 
@@ -164,5 +178,46 @@ async fn memory_stays_within_its_bound() -> Result<()> {
     // 29 MB have gone through: the cache, an answer of a mebibyte, what is read of it.
     assert!(memory[2] <= 8 << 20, "{memory:?}");
     assert_eq!(memory[1], memory[2], "{memory:?}");
+    Ok(())
+}
+
+/// As if the module had trapped.
+const TRAPS: &str = "
+import { Cache, KachetError } from 'kachet';
+import worker from 'worker.js';
+Cache.prototype.records = () => { throw new KachetError('TRAPPED', 'the module has trapped'); };
+export default worker;
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn if_the_module_fails_reads_go_to_the_gateway() -> Result<()> {
+    let Some((broker, mut writer)) = set_up() else {
+        return Ok(());
+    };
+    let topic = "edge-trapped";
+    writer.command(&format!("create {topic} 1"))?;
+    writer.command(&format!("produce {topic} 0 none 10 10 1"))?;
+    let gateway = gateway_before(broker).await?;
+    let folder = workerd::example_beginning_with(TRAPS, &made("npm/worker/problem.js")?)?;
+    let edge = Edge::of(
+        &folder.path().join("config.capnp"),
+        gateway.address(),
+        &[],
+        tempfile::tempdir()?,
+    )?;
+    for _ in 0..2 {
+        assert_eq!(
+            edge.lines(&format!("/topics/{topic}/0/3"))?.0[0]["key"],
+            records::key(1, 3)
+        );
+        assert_eq!(
+            edge.lines(&format!("/topics/{topic}/0?offset=2&count=5"))?
+                .0
+                .len(),
+            5
+        );
+    }
+    let (status, code, _) = edge.problem(&format!("/topics/{topic}/0/99"), &[])?;
+    assert_eq!((status, code.as_str()), (404, "beyond-end"));
     Ok(())
 }

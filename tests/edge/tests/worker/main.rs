@@ -5,6 +5,7 @@ mod faults;
 mod reading;
 mod start;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -13,12 +14,12 @@ use kachet::gateway::{BearerTokens, Gateway, GatewaySettings};
 use kachet::transport::{TcpSettings, TcpTransport};
 use kachet_core::storage::MemoryStorage;
 use kachet_core::time::MaxStaleness;
+use kachet_edge_tests::made;
+use kachet_edge_tests::workerd::{self, Workerd};
 use kachet_tests::curl::{self, Answer};
 use kachet_tests::java::TopicWriter;
 use kachet_tests::kafka::{KafkaBroker, shared_kafka, writer_for};
 use kachet_tests::setup::or_skip;
-use kachet_edge_tests::made;
-use kachet_edge_tests::workerd::{self, Workerd};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -56,12 +57,26 @@ impl Edge {
     }
 
     /// With what an earlier one has left.
-    fn resume(gateway: impl std::fmt::Display, settings: &[(&str, &str)], snapshots: TempDir) -> Result<Self> {
+    fn resume(
+        gateway: impl std::fmt::Display,
+        settings: &[(&str, &str)],
+        snapshots: TempDir,
+    ) -> Result<Self> {
+        Self::of(&made("npm/worker/config.capnp")?, gateway, settings, snapshots)
+    }
+
+    /// By another configuration.
+    fn of(
+        configuration: &Path,
+        gateway: impl std::fmt::Display,
+        settings: &[(&str, &str)],
+        snapshots: TempDir,
+    ) -> Result<Self> {
         let url = format!("http://{gateway}");
         let mut environment = vec![("GATEWAY_URL", url.as_str()), ("GATEWAY_TOKEN", TOKEN)];
         environment.extend(settings);
         let folder = format!("--directory-path=snapshots={}", snapshots.path().display());
-        let workerd = Workerd::start(&made("npm/worker/config.capnp")?, &environment, &[folder])?;
+        let workerd = Workerd::start(configuration, &environment, &[folder])?;
         Ok(Self { workerd, snapshots })
     }
 
@@ -108,9 +123,7 @@ impl Edge {
 
 fn lines_of(answer: &Answer) -> Result<Vec<Value>> {
     let text = String::from_utf8_lossy(&answer.body).into_owned();
-    text.lines()
-        .map(|line| Ok(serde_json::from_str(line)?))
-        .collect()
+    text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
 /// From the gateway itself, without the one field that the Worker does not tell.

@@ -16,7 +16,9 @@ async fn records_of_every_codec_are_the_brokers_and_come_from_the_cache_the_seco
     let topic = "edge.reading";
     writer.command(&format!("create {topic} 2"))?;
     for (seed, codec) in (1..).zip(["none", "gzip", "snappy", "lz4", "zstd"]) {
-        writer.command(&format!("produce {topic} 0 {codec} 40 20 {seed} headers nullkeys"))?;
+        writer.command(&format!(
+            "produce {topic} 0 {codec} 40 20 {seed} headers nullkeys"
+        ))?;
     }
     let gateway = gateway_before(broker).await?;
     let edge = Edge::start(gateway.address(), &[])?;
@@ -35,7 +37,10 @@ async fn records_of_every_codec_are_the_brokers_and_come_from_the_cache_the_seco
             &format!("/topics/{topic}/0/{offset}"),
             &["--header", "Accept: application/octet-stream"],
         )?;
-        assert_eq!(String::from_utf8(value.body.clone())?, own[offset]["payload"].as_str().unwrap_or_default());
+        assert_eq!(
+            String::from_utf8(value.body.clone())?,
+            own[offset]["payload"].as_str().unwrap_or_default()
+        );
         assert_eq!(value.header("kachet-offset"), offset.to_string());
     }
     let (few, _) = edge.lines(&format!("/topics/{topic}/0?offset=37&count=5"))?;
@@ -61,7 +66,11 @@ async fn a_batch_is_to_the_byte_what_the_gateway_fetches_by_kafkas_own_protocol(
     assert_eq!(batches.len(), 3);
     for (offset, hit) in [(25, "miss"), (39, "hit"), (0, "miss"), (59, "hit")] {
         let answer = edge.ask(&format!("/topics/{topic}/0/{offset}/batch"), &[])?;
-        assert_eq!((answer.status, answer.header("kachet-cache")), (200, hit), "{offset}");
+        assert_eq!(
+            (answer.status, answer.header("kachet-cache")),
+            (200, hit),
+            "{offset}"
+        );
         assert!(answer.body == batches[offset / 20], "{offset}");
     }
     Ok(())
@@ -70,7 +79,11 @@ async fn a_batch_is_to_the_byte_what_the_gateway_fetches_by_kafkas_own_protocol(
 /// The batches of a topic's first partition. Frames have no length in front, on both sides.
 fn fetched(gateway: &CachingGateway, topic: &str) -> Result<Vec<Bytes>> {
     let origin = format!("http://{}/v1", gateway.address());
-    let told = curl::ask(&["--oauth2-bearer", TOKEN, &format!("{origin}/topics/{topic}")], b"")?.json()?;
+    let told = curl::ask(
+        &["--oauth2-bearer", TOKEN, &format!("{origin}/topics/{topic}")],
+        b"",
+    )?
+    .json()?;
     let hex = told["id"].as_str().unwrap_or_default().replace('-', "");
     let topic_id = u128::from_str_radix(&hex, 16)?.to_be_bytes();
     let mut frame = Vec::new();
@@ -94,14 +107,22 @@ fn fetched(gateway: &CachingGateway, topic: &str) -> Result<Vec<Bytes>> {
     frame.extend([0, 0, 1, 1, 0]);
     let url = format!("{origin}/fetch");
     let arguments = ["--oauth2-bearer", TOKEN, "--data-binary", "@-", "--header"];
-    let arguments = [&arguments[..], &["Content-Type: application/vnd.kafka.fetch", &url]].concat();
+    let arguments = [
+        &arguments[..],
+        &["Content-Type: application/vnd.kafka.fetch", &url],
+    ]
+    .concat();
     let answer = curl::ask(&arguments, &frame)?;
     assert_eq!(answer.status, 200, "{answer:?}");
     // The WebAssembly host's own reading of frames, both ways.
     let RequestFrame { header, .. } = RequestFrame::decode(&Bytes::from(frame))?;
     let response = decode_response(&Bytes::from(answer.body), header.version, header.correlation_id)?;
     let (_, data) = response.partitions().next().expect("one partition");
-    let bytes = data.records.as_ref().map(RecordBytes::to_bytes).unwrap_or_default();
+    let bytes = data
+        .records
+        .as_ref()
+        .map(RecordBytes::to_bytes)
+        .unwrap_or_default();
     let mut batches = Batches::new(&bytes);
     let mut found = Vec::new();
     let mut from = 0;
@@ -124,8 +145,20 @@ async fn records_at_several_places_come_in_one_answer() -> Result<()> {
     let gateway = gateway_before(broker).await?;
     let edge = Edge::start(gateway.address(), &[])?;
     let place = |partition: i32, offset: i64| serde_json::json!({ "topic": topic, "partition": partition, "offset": offset });
-    let places = serde_json::json!([place(0, 35), place(1, 3), place(0, 5), place(1, 99), place(9, 0), place(0, 21)]);
-    let ask = || curl::ask(&["--data-binary", "@-", &edge.url("/records")], places.to_string().as_bytes());
+    let places = serde_json::json!([
+        place(0, 35),
+        place(1, 3),
+        place(0, 5),
+        place(1, 99),
+        place(9, 0),
+        place(0, 21)
+    ]);
+    let ask = || {
+        curl::ask(
+            &["--data-binary", "@-", &edge.url("/records")],
+            places.to_string().as_bytes(),
+        )
+    };
     for pass in 0..2 {
         let answer = ask()?;
         assert_eq!(answer.status, 200, "{answer:?}");

@@ -4,10 +4,10 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use kachet_tests::curl;
-use kachet_tests::setup::or_skip;
 use kachet_edge_tests::made;
 use kachet_edge_tests::workerd::{self, Workerd};
+use kachet_tests::curl;
+use kachet_tests::setup::or_skip;
 
 /// Workers are given a second of start-up.
 const LIMIT: Duration = Duration::from_secs(1);
