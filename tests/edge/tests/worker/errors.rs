@@ -105,6 +105,8 @@ async fn a_topic_that_is_created_again_is_read_anew() -> Result<()> {
         edge.lines(&format!("/topics/{topic}/0/3"))?.0[0]["key"],
         "key-2-3"
     );
+    // Nothing is held of what is gone.
+    assert_eq!(edge.figure("partitions")?, 1);
     Ok(())
 }
 
