@@ -24,6 +24,9 @@ pub(crate) struct PartitionState {
     /// No leader of an older epoch has told what is known of transactions; −1 if that is not sure. Below the epoch of the
     /// leader that told it where a request did not name that.
     pub(crate) leader_epoch: i32,
+    /// The newest epoch that a leader is known to have had: a fetch that named it was answered, or Metadata told it; −1 if
+    /// none is. What the batches say does not count, for the leader may be of a newer one (H9).
+    pub(crate) told_epoch: i32,
     /// What was asked for from then on was answered in that epoch.
     epoch_since: Instant,
     /// Where all batches of an epoch and of older ones end, by the leader of a newer epoch (H7).
@@ -50,6 +53,7 @@ impl PartitionState {
         Self {
             validated_at: Some(validated_at),
             leader_epoch,
+            told_epoch: -1,
             epoch_since: validated_at,
             epoch_ends: None,
             confirmed_by: -1,
@@ -71,12 +75,13 @@ impl PartitionState {
         }
     }
 
-    /// Takes over what an answer without an error says. Gives the offset from which on the log was truncated,
+    /// Takes over what an answer without an error says to a request that named this epoch, −1 for none. Gives the offset from which on the log was truncated,
     /// if the high watermark went back (H7).
     ///
     /// An answer never makes the partition more validated than it was: of its batches it says nothing but those
     /// that it holds. One that was asked for before the last validation makes it less so.
-    pub(crate) fn learn(&mut self, data: &PartitionData, known_at: Instant) -> Option<i64> {
+    pub(crate) fn learn(&mut self, data: &PartitionData, named_epoch: i32, known_at: Instant) -> Option<i64> {
+        self.told_epoch = self.told_epoch.max(named_epoch);
         self.validated_at = self.validated_at.min(Some(known_at));
         if known_at < self.epoch_since {
             // It may have been given before the leader was elected.
@@ -89,6 +94,18 @@ impl PartitionState {
         }
         self.log_start_offset = self.log_start_offset.max(data.log_start_offset);
         went_back
+    }
+
+    /// The same of an answer by a follower, whose log and watermarks trail the leader's: what is lower than what is known
+    /// says nothing (H7, H10).
+    pub(crate) fn learn_of_follower(&mut self, data: &PartitionData, named_epoch: i32, known_at: Instant) {
+        let of_leader = PartitionData {
+            high_watermark: data.high_watermark.max(self.high_watermark),
+            last_stable_offset: data.last_stable_offset.max(self.last_stable_offset),
+            ..data.clone()
+        };
+        // The high watermark has not gone back.
+        let _never = self.learn(&of_leader, named_epoch, known_at);
     }
 
     fn learn_high_watermark(&mut self, high_watermark: i64) -> Option<i64> {
@@ -180,6 +197,7 @@ impl PartitionState {
         let is_told = |epoch| epoch == newest_cached_epoch || evidence.end_of_older(epoch).is_some();
         let vouched_at = self.confirm(evidence.leader_epoch, is_told, asked_at);
         self.validated_at = self.validated_at.max(Some(vouched_at));
+        self.told_epoch = self.told_epoch.max(evidence.leader_epoch);
         if evidence.leader_epoch != self.leader_epoch {
             self.leader_epoch = evidence.leader_epoch;
             self.epoch_since = asked_at;

@@ -42,13 +42,15 @@ pub struct Statistics {
     pub storage_paused: u64,
     /// Fetches that were sent upstream.
     pub upstream_fetches: u64,
+    /// Bytes of records that came for them.
+    pub upstream_bytes: u64,
     /// Bytes of records that came from the cache instead of from upstream.
     pub bytes_saved: u64,
 }
 
 impl Statistics {
     /// Every figure with its name, in the order of the fields.
-    pub fn named(&self) -> [(&'static str, u64); 18] {
+    pub fn named(&self) -> [(&'static str, u64); 19] {
         [
             ("size_bytes", self.size_bytes),
             ("limit_bytes", self.limit_bytes),
@@ -67,6 +69,7 @@ impl Statistics {
             ("storage_errors", self.storage_errors),
             ("storage_paused", self.storage_paused),
             ("upstream_fetches", self.upstream_fetches),
+            ("upstream_bytes", self.upstream_bytes),
             ("bytes_saved", self.bytes_saved),
         ]
     }
@@ -95,5 +98,6 @@ pub(crate) struct Counters {
     pub(crate) rejected: Counter,
     pub(crate) errors: Counter,
     pub(crate) upstream_fetches: Counter,
+    pub(crate) upstream_bytes: Counter,
     pub(crate) bytes_saved: Counter,
 }

@@ -7,6 +7,7 @@ pub mod client;
 pub mod cluster;
 #[cfg(feature = "embedded-broker")]
 pub mod demo;
+pub mod figures;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 pub mod mount;

@@ -20,18 +20,21 @@ import java.util.stream.Collectors;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.ConfigEntry;
+import org.apache.kafka.clients.admin.NewPartitionReassignment;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
+import org.apache.kafka.common.ElectionType;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.acl.AccessControlEntry;
 import org.apache.kafka.common.acl.AclBinding;
 import org.apache.kafka.common.acl.AclOperation;
 import org.apache.kafka.common.acl.AclPermissionType;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.ElectionNotNeededException;
 import org.apache.kafka.common.resource.PatternType;
 import org.apache.kafka.common.resource.ResourcePattern;
 import org.apache.kafka.common.resource.ResourceType;
@@ -45,6 +48,9 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
  *
  * <pre>
  * create NAME PARTITIONS [key=value…]      ok create NAME TOPIC_ID
+ * create-on NAME NODE,NODE… [key=value…]   ok create-on NAME TOPIC_ID           (one partition, its replicas, the first leads)
+ * move NAME PARTITION NODE,NODE…           ok move NAME PARTITION NODE,NODE…    (its replicas; the first leads in the end)
+ * elect preferred|unclean NAME PARTITION   ok elect unclean NAME PARTITION
  * config NAME key=value…                   ok config NAME
  * produce NAME PARTITION CODEC COUNT BATCH_RECORDS SEED [headers] [nullkeys] [nullvalues] [keys=N] [size=N]
  *                                          ok produce NAME PARTITION FIRST_OFFSET LAST_OFFSET
@@ -71,6 +77,8 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 public class TopicWriter {
     private static final long FIRST_TIMESTAMP_MS = 1_700_000_000_000L;
     private static final long TIMESTAMP_STEP_MS = 10;
+    /** How long replicas may take to move. */
+    private static final long MOVE_MS_MAX = 60_000;
 
     private final String bootstrap;
     private final Admin admin;
@@ -110,6 +118,9 @@ public class TopicWriter {
     private String run(String[] words) throws Exception {
         switch (words[0]) {
             case "create": return create(words);
+            case "create-on": return createOn(words);
+            case "move": return move(words);
+            case "elect": return elect(words);
             case "config": return config(words);
             case "produce": return produce(words);
             case "transaction": return transaction(words);
@@ -141,6 +152,48 @@ public class TopicWriter {
         return "create " + words[1] + " " + admin.createTopics(List.of(topic)).topicId(words[1]).get();
     }
 
+    private String createOn(String[] words) throws Exception {
+        need(words, 3, "create-on NAME NODE,NODE… [key=value…]");
+        NewTopic topic = new NewTopic(words[1], Map.of(0, nodes(words[2])));
+        topic.configs(settings(words, 3));
+        return "create-on " + words[1] + " " + admin.createTopics(List.of(topic)).topicId(words[1]).get();
+    }
+
+    private String move(String[] words) throws Exception {
+        need(words, 4, "move NAME PARTITION NODE,NODE…");
+        TopicPartition partition = new TopicPartition(words[1], Integer.parseInt(words[2]));
+        NewPartitionReassignment target = new NewPartitionReassignment(nodes(words[3]));
+        admin.alterPartitionReassignments(Map.of(partition, Optional.of(target))).all().get();
+        long deadline = System.currentTimeMillis() + MOVE_MS_MAX;
+        while (!admin.listPartitionReassignments(Set.of(partition)).reassignments().get().isEmpty()) {
+            if (System.currentTimeMillis() > deadline) {
+                throw new IllegalStateException("the replicas have not moved");
+            }
+            Thread.sleep(50);
+        }
+        electLeader(ElectionType.PREFERRED, partition);
+        return String.join(" ", words);
+    }
+
+    private String elect(String[] words) throws Exception {
+        need(words, 4, "elect preferred|unclean NAME PARTITION");
+        ElectionType how = oneOf(words[1], Set.of("preferred", "unclean")).equals("unclean")
+            ? ElectionType.UNCLEAN : ElectionType.PREFERRED;
+        electLeader(how, new TopicPartition(words[2], Integer.parseInt(words[3])));
+        return String.join(" ", words);
+    }
+
+    private void electLeader(ElectionType how, TopicPartition partition) throws Exception {
+        Optional<Throwable> error = admin.electLeaders(how, Set.of(partition)).partitions().get().get(partition);
+        if (error.isPresent() && !(error.get() instanceof ElectionNotNeededException)) {
+            throw new IllegalStateException(error.get().toString());
+        }
+    }
+
+    private static List<Integer> nodes(String list) {
+        return Arrays.stream(list.split(",")).map(Integer::valueOf).collect(Collectors.toList());
+    }
+
     private String config(String[] words) throws Exception {
         need(words, 3, "config NAME key=value…");
         Collection<AlterConfigOp> changes = settings(words, 2).entrySet().stream()
@@ -165,7 +218,9 @@ public class TopicWriter {
         String end = oneOf(words[1], Set.of("commit", "abort", "open"));
         String txid = words[5];
         Shape shape = new Shape(words.length > 6 ? Long.parseLong(words[6]) : 0, new String[0]);
-        KafkaProducer<byte[], byte[]> producer = producer("none", Map.of("transactional.id", txid));
+        KafkaProducer<byte[], byte[]> producer = producer("none",
+            // What is left open stays so as long as a broker lets it.
+            Map.of("transactional.id", txid, "transaction.timeout.ms", 900_000));
         String sent;
         try {
             producer.initTransactions();

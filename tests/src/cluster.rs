@@ -8,7 +8,8 @@ use crate::setup::{kafka_is_there, or_skip};
 
 /// A cluster of brokers with the node ids 1, 2, …; node 1 is the controller, too, and has to stay alive.
 ///
-/// Topics have a replica on each node unless a test says otherwise.
+/// Topics have a replica on each node unless a test says otherwise. Node N is in the rack `rack-N`, and leaders name the
+/// replica in the rack of a client that tells its own (KIP-392).
 #[derive(Debug)]
 pub struct KafkaCluster {
     nodes: Vec<KafkaBroker>,
@@ -20,6 +21,17 @@ impl KafkaCluster {
     /// # Panics
     /// Where they have not and `CI=true`.
     pub fn start(nodes: u32) -> Result<Option<Self>> {
+        Self::start_with(nodes, |_, settings| settings)
+    }
+
+    /// The same, with each node's settings changed by its id.
+    ///
+    /// # Panics
+    /// Like [`Self::start`].
+    pub fn start_with(
+        nodes: u32,
+        of_node: impl Fn(u32, KafkaSettings) -> KafkaSettings,
+    ) -> Result<Option<Self>> {
         if !kafka_is_there() {
             return Ok(None);
         }
@@ -30,14 +42,22 @@ impl KafkaCluster {
             .with("offsets.topic.replication.factor", &nodes.to_string())
             // A dead broker's partitions get new leaders after this, instead of after 9 s.
             .with("broker.session.timeout.ms", "3000")
-            .with("broker.heartbeat.interval.ms", "500");
-        let mut cluster = vec![KafkaBroker::start(&settings)?];
+            .with("broker.heartbeat.interval.ms", "500")
+            .with(
+                "replica.selector.class",
+                "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+            );
+        let of_node = |node_id: u32, settings: KafkaSettings| {
+            of_node(node_id, settings.with("broker.rack", &format!("rack-{node_id}")))
+        };
+        let mut cluster = vec![KafkaBroker::start(&of_node(1, settings.clone()))?];
         for node_id in 2..=nodes {
             let joins = Some(cluster[0].place(node_id)?);
-            cluster.push(KafkaBroker::start(&KafkaSettings {
+            let settings = KafkaSettings {
                 joins,
                 ..settings.clone()
-            })?);
+            };
+            cluster.push(KafkaBroker::start(&of_node(node_id, settings))?);
         }
         Ok(Some(Self { nodes: cluster }))
     }
@@ -53,6 +73,11 @@ impl KafkaCluster {
         let index = usize::try_from(node_id - 1).ok();
         let node = index.and_then(|index| self.nodes.get_mut(index));
         node.with_context(|| format!("the cluster has no node {node_id}"))
+    }
+
+    /// How many nodes there are, running or not.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
     }
 
     /// A writer of topics; None where there is no Java.

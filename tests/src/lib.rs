@@ -21,11 +21,13 @@
 pub mod certificates;
 pub mod child;
 pub mod chromium;
+pub mod clients;
 pub mod cluster;
 pub mod curl;
 pub mod java;
 pub mod kafka;
 pub mod kcat;
+pub mod old_kafka;
 pub mod records;
 pub mod secure;
 pub mod setup;

@@ -58,11 +58,21 @@ pub fn kafka_classpath() -> Result<String> {
     {
         return Ok(classpath);
     }
+    listed_classpath("classpath.txt")
+}
+
+/// The class path of an older release of Kafka, such as `2.8.2`: the contents of `kafka/classpath-2.8.2.txt` in the target
+/// folder.
+pub fn classpath_of(release: &str) -> Result<String> {
+    listed_classpath(&format!("classpath-{release}.txt"))
+}
+
+fn listed_classpath(name: &str) -> Result<String> {
     let files = target_folders()
         .into_iter()
-        .map(|target| target.join("kafka").join("classpath.txt"));
+        .map(|target| target.join("kafka").join(name));
     let Some(file) = files.into_iter().find(|file| file.is_file()) else {
-        bail!("Kafka's jars have not been fetched; run `{SETUP_COMMAND}`");
+        bail!("Kafka's jars have not been fetched ({name}); run `{SETUP_COMMAND}`");
     };
     let classpath =
         std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -76,7 +86,7 @@ pub fn kafka_classpath() -> Result<String> {
 }
 
 /// The folders that cargo may build into, the likeliest first.
-fn target_folders() -> Vec<PathBuf> {
+pub(crate) fn target_folders() -> Vec<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut folders = Vec::new();
     if let Some(folder) = std::env::var_os("CARGO_TARGET_DIR") {

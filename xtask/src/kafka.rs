@@ -11,6 +11,8 @@ use crate::process;
 use crate::project::{cargo, root, target_dir};
 use crate::system::{self, KAFKA_PARTS, Part};
 
+/// The older releases that every run of the tests starts, as `tests/src/old_kafka.rs` has them.
+const OLD_RELEASES: [&str; 2] = ["2.8.2", "3.9.1"];
 /// How long Maven may take; about 70 MB come over the network.
 const MAVEN_LIMIT: Duration = Duration::from_mins(10);
 
@@ -19,14 +21,51 @@ pub(crate) fn ensure() -> Result<Option<String>> {
     if let Some(missing) = system::ensure(&KAFKA_PARTS)? {
         return Ok(Some(missing));
     }
-    ensure_jars()?;
+    ensure_jars(None)?;
+    for release in OLD_RELEASES {
+        ensure_jars(Some(release))?;
+    }
     Ok(None)
+}
+
+/// Runs the tests of older releases against these.
+pub(crate) fn test_releases(releases: &[String]) -> Result<()> {
+    system::require(&[Part::Jdk, Part::Maven])?;
+    // The Java client of the tests is that of the newest.
+    ensure_jars(None)?;
+    for release in releases {
+        ensure_jars(Some(release))?;
+    }
+    let mut tests = cargo();
+    tests.args(["test", "--package", "kachet-tests", "--test", "broker_versions"]);
+    tests.env("KACHET_KAFKA_RELEASES", releases.join(","));
+    // What was asked for by name is not skipped.
+    process::run(tests.env("CI", "true"))
+}
+
+/// Reads at random from a cluster that changes, for so many minutes.
+pub(crate) fn soak(minutes: f64, seed: u64) -> Result<()> {
+    system::require(&[Part::Jdk, Part::Maven])?;
+    ensure_jars(None)?;
+    let mut soak = cargo();
+    soak.args([
+        "run",
+        "--release",
+        "--package",
+        "kachet-tests",
+        "--example",
+        "soak",
+        "--",
+    ]);
+    soak.arg(format!("--minutes={minutes}"))
+        .arg(format!("--seed={seed}"));
+    become_program(soak)
 }
 
 /// Starts a Kafka at `port` and runs it until Ctrl-C.
 pub(crate) fn play(port: u16, dir: Option<&Path>, keep: bool) -> Result<()> {
     system::require(&[Part::Jdk, Part::Maven])?;
-    ensure_jars()?;
+    ensure_jars(None)?;
     let mut sandbox = cargo();
     // The sandbox is a program of its own, so that xtask needs none of what it builds on.
     sandbox.args([
@@ -61,11 +100,11 @@ fn become_program(mut program: Command) -> Result<()> {
     process::run(&mut program)
 }
 
-/// Fetches Kafka's jars into Maven's local repository and writes the class path to kafka/classpath.txt in the target folder,
-/// unless that is done.
-fn ensure_jars() -> Result<()> {
+/// Fetches Kafka's jars into Maven's local repository and writes the class path to kafka/classpath.txt in the target folder, or
+/// kafka/classpath-RELEASE.txt for an older release, unless that is done.
+fn ensure_jars(release: Option<&str>) -> Result<()> {
     let pom = root().join("tests").join("kafka").join("pom.xml");
-    let file = classpath_file();
+    let file = classpath_file(release);
     if is_current(&file, &pom) {
         eprintln!("Kafka's jars are in place: {}", file.display());
         return Ok(());
@@ -80,6 +119,7 @@ fn ensure_jars() -> Result<()> {
         .arg(&pom)
         .arg("dependency:build-classpath");
     maven.arg(format!("-Dmdep.outputFile={}", fresh.display()));
+    maven.args(release.map(|release| format!("-Dkafka.version={release}")));
     process::run_within(&mut maven, MAVEN_LIMIT).context("cannot fetch Kafka's jars from Maven Central")?;
     if missing_jar(&fresh).is_some_and(|jar| jar.as_os_str().is_empty()) {
         bail!("Maven wrote an empty class path");
@@ -87,8 +127,12 @@ fn ensure_jars() -> Result<()> {
     fs::rename(&fresh, &file).with_context(|| format!("cannot write {}", file.display()))
 }
 
-fn classpath_file() -> PathBuf {
-    target_dir().join("kafka").join("classpath.txt")
+fn classpath_file(release: Option<&str>) -> PathBuf {
+    let name = release.map_or_else(
+        || "classpath.txt".to_owned(),
+        |release| format!("classpath-{release}.txt"),
+    );
+    target_dir().join("kafka").join(name)
 }
 
 /// Whether `file` is newer than `pom` and every jar that it names exists.

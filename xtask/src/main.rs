@@ -1,6 +1,8 @@
 //! Every chore of the project, as code: `cargo xtask help`.
 #![forbid(unsafe_code)]
 
+mod clients;
+mod differential;
 mod kafka;
 mod licences;
 mod process;
@@ -58,8 +60,29 @@ enum Command {
     },
     /// Make the npm package `target/npm/kachet`, the examples beside it and the component `target/wasm/kachet.component.wasm`, and print sizes.
     Wasm,
+    /// Test against brokers of older releases; every run of `test` starts the first and one of the others.
+    BrokerVersions {
+        /// The releases, with commas between them; from 2.8 on.
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "2.8.2,3.3.2,3.6.2,3.9.1,4.0.0,4.1.0"
+        )]
+        releases: Vec<String>,
+    },
+    /// Read at random for minutes while a cluster of three real brokers changes; the end is one JSON object.
+    Soak {
+        /// For how many minutes to read.
+        #[arg(long, default_value_t = 10.0)]
+        minutes: f64,
+        /// What the changes follow from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Run the cache against simulated brokers, networks and clients, one world for each seed.
     Sim(simulation::Options),
+    /// Send random requests to a real Kafka and through the proxy, and have every answer judged.
+    Differential(differential::Options),
     /// Check the style rules that no other tool knows: file sizes, names, leftovers, panics in libraries.
     Tidy,
     /// Check that every dependency's licence is one that the project accepts.
@@ -74,7 +97,10 @@ fn main() -> ExitCode {
         Command::Setup => test::set_up(),
         Command::Kafka { port, dir, keep } => told(&kafka::play(port, dir.as_deref(), keep)),
         Command::Wasm => told(&wasm::package()),
+        Command::BrokerVersions { releases } => told(&kafka::test_releases(&releases)),
+        Command::Soak { minutes, seed } => told(&kafka::soak(minutes, seed)),
         Command::Sim(options) => told(&simulation::run(&options)),
+        Command::Differential(options) => told(&differential::run(&options)),
         Command::Tidy => told(&tidy::run()),
         Command::Licences => told(&licences::run()),
     };

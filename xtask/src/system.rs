@@ -13,6 +13,9 @@ const JAVA_MAJOR_MIN: u32 = 17;
 /// The oldest Node that is tried.
 const NODE_MAJOR_MIN: u32 = 18;
 
+/// The oldest Go that compiles kafka-go, the 23 of 1.23.
+const GO_MINOR_MIN: u32 = 23;
+
 /// A part of the system that tests need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -22,13 +25,20 @@ pub(crate) enum Part {
     Maven,
     /// The command-line client of librdkafka.
     Kcat,
-    /// The client that everybody has for HTTP.
-    Curl,
+    /// A Python that makes virtual environments.
+    Python,
+    /// The Go compiler.
+    Go,
     /// A browser, for the pages.
     Chromium,
-    /// Node with npm, which fetches what makes a package of WebAssembly.
+    /// The client that everybody has for HTTP.
+    Curl,
+    /// Node with npm, which fetches clients and what makes a package of WebAssembly.
     Node,
 }
+
+/// What the clients in other languages take.
+pub(crate) const CLIENT_PARTS: [Part; 3] = [Part::Python, Part::Node, Part::Go];
 
 /// What a real Kafka and its clients take.
 pub(crate) const KAFKA_PARTS: [Part; 4] = [Part::Jdk, Part::Maven, Part::Kcat, Part::Curl];
@@ -39,8 +49,10 @@ impl Part {
             Self::Jdk => format!("a JDK of version {JAVA_MAJOR_MIN} or later"),
             Self::Maven => "Maven (`mvn`)".to_owned(),
             Self::Kcat => "kcat".to_owned(),
-            Self::Curl => "curl".to_owned(),
+            Self::Python => "a Python 3 with venv".to_owned(),
+            Self::Go => format!("a Go of version 1.{GO_MINOR_MIN} or later"),
             Self::Chromium => "Chromium".to_owned(),
+            Self::Curl => "curl".to_owned(),
             Self::Node => format!("Node of version {NODE_MAJOR_MIN} or later with npm"),
         }
     }
@@ -52,10 +64,16 @@ impl Part {
             }
             Self::Maven => find_program("mvn").is_some(),
             Self::Kcat => find_program("kcat").is_some(),
-            Self::Curl => find_program("curl").is_some(),
+            Self::Python => capture(Command::new("python3").args(["-m", "ensurepip", "--version"])).is_ok(),
+            Self::Go => {
+                let version = capture(Command::new("go").args(["env", "GOVERSION"])).ok();
+                let minor = version.and_then(|version| parse_go_minor(&version));
+                minor.is_some_and(|minor| minor >= GO_MINOR_MIN)
+            }
             Self::Chromium => ["chromium", "chromium-browser", "google-chrome"]
                 .iter()
                 .any(|program| find_program(program).is_some()),
+            Self::Curl => find_program("curl").is_some(),
             Self::Node => {
                 find_program("npm").is_some() && node_major().is_some_and(|major| major >= NODE_MAJOR_MIN)
             }
@@ -68,8 +86,11 @@ impl Part {
             Self::Jdk => &["openjdk-17-jdk-headless", "default-jdk-headless"],
             Self::Maven => &["maven"],
             Self::Kcat => &["kcat"],
-            Self::Curl => &["curl"],
+            Self::Python => &["python3-venv"],
+            // The newest of the release that is new enough, or of the backports to it.
+            Self::Go => &["golang-1.23-go", "golang-go"],
             Self::Chromium => &["chromium", "chromium-browser"],
+            Self::Curl => &["curl"],
             // It brings nodejs with it.
             Self::Node => &["npm"],
         }
@@ -80,8 +101,10 @@ impl Part {
             Self::Jdk => "openjdk",
             Self::Maven => "maven",
             Self::Kcat => "kcat",
-            Self::Curl => "curl",
+            Self::Python => "python",
+            Self::Go => "go",
             Self::Chromium => "chromium",
+            Self::Curl => "curl",
             Self::Node => "node",
         }
     }
@@ -215,6 +238,16 @@ fn parse_java_major(text: &str) -> Option<u32> {
     }
 }
 
+/// The 26 of `go1.26.8`.
+fn parse_go_minor(text: &str) -> Option<u32> {
+    let numbers = text.trim().strip_prefix("go1.")?;
+    numbers
+        .split(|each: char| !each.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
+}
+
 /// Fails with what is missing of `parts` after trying to install it.
 pub(crate) fn require(parts: &[Part]) -> Result<()> {
     if let Some(missing) = ensure(parts)? {
@@ -237,6 +270,13 @@ mod tests {
         assert_eq!(parse_java_major("openjdk version \"26-ea\" 2026-03-17"), Some(26));
         assert_eq!(parse_java_major("java version \"1.8.0_402\""), Some(8));
         assert_eq!(parse_java_major("The operation couldn’t be completed."), None);
+    }
+
+    #[test]
+    fn gos_version_is_read() {
+        assert_eq!(parse_go_minor("go1.26.8\n"), Some(26));
+        assert_eq!(parse_go_minor("go1.23rc1"), Some(23));
+        assert_eq!(parse_go_minor("devel"), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::process::{self, Tally, find_program, run_tests};
 use crate::project::{cargo, root, target_dir};
 use crate::steps::{Outcome, Steps};
 use crate::system::{self, Part};
-use crate::{kafka, licences, simulation, tidy, wasm};
+use crate::{clients, kafka, licences, simulation, tidy, wasm};
 
 /// What to test.
 #[derive(Debug)]
@@ -44,6 +44,7 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
     });
     if wanted.kafka {
         steps.run("kafka set-up", || kafka::ensure().map(present));
+        steps.run("clients set-up", || clients::ensure().map(present));
     }
     steps.run("browser set-up", || {
         system::ensure(&[Part::Chromium]).map(present)
@@ -85,6 +86,10 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
 pub(crate) fn set_up() -> bool {
     let mut steps = Steps::new(false);
     steps.run("kafka", || match kafka::ensure()? {
+        None => Ok(Outcome::Passed),
+        Some(missing) => bail!("{missing}"),
+    });
+    steps.run("clients", || match clients::ensure()? {
         None => Ok(Outcome::Passed),
         Some(missing) => bail!("{missing}"),
     });
@@ -141,7 +146,8 @@ fn features() -> Tally {
     let mut tally = Tally::default();
     let of_core = std::iter::once(None).chain(CORE_FEATURES.map(Some));
     let of_core = of_core.map(|feature| ("kachet-core", feature));
-    let of_host = [None, Some("embedded-broker"), Some("gateway")].map(|feature| ("kachet", feature));
+    let of_host =
+        [None, Some("embedded-broker"), Some("gateway"), Some("metrics")].map(|feature| ("kachet", feature));
     let of_wasm = [None, Some("javascript"), Some("component")].map(|feature| ("kachet-wasm", feature));
     for (package, feature) in of_core.chain(of_host).chain(of_wasm) {
         let mut clippy = cargo();

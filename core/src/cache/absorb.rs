@@ -38,6 +38,8 @@ pub struct Harvest {
     data: PartitionData,
     /// The leader epoch that the request named, and in which it was answered therefore (KIP-320); −1 if it named none.
     leader_epoch: i32,
+    /// Whether a follower said so, whose watermarks may be older than those that are known (H7, H10).
+    is_of_follower: bool,
     batches: VecDeque<Gathered>,
     rejected: u64,
     errors: u64,
@@ -86,6 +88,17 @@ impl Harvest {
         self.topic = TopicRef::Id(topic_id);
     }
 
+    /// Which partition of the topic it is of.
+    pub fn partition(&self) -> i32 {
+        self.data.partition_index
+    }
+
+    /// Says that a follower has answered: its watermarks trail those of the leader, so that a lower one is no truncation
+    /// (H7) and replaces nothing (H10). Whether the log was truncated is then found out by the next validation.
+    pub fn mark_of_follower(&mut self) {
+        self.is_of_follower = true;
+    }
+
     /// What a response gives, partition by partition. Partitions that were not asked for, and second mentions,
     /// give an error count and nothing else (H22).
     pub fn gather(request: &FetchRequest, response: &FetchResponse, crc32c: Crc32c) -> Vec<Self> {
@@ -117,6 +130,7 @@ impl Harvest {
                 ..data.clone()
             },
             leader_epoch: asked.map_or(-1, |asked| asked.current_leader_epoch),
+            is_of_follower: false,
             batches: VecDeque::new(),
             rejected: 0,
             errors: 0,
@@ -213,7 +227,7 @@ impl<R: SegmentReader> Cache<R> {
             if harvest.data.error_code != 0 || harvest.data.diverging_epoch.is_some() {
                 self.heed(key, harvest.data.error_code);
             } else {
-                self.learn(key, &harvest.data, asked_at);
+                self.learn(key, harvest, asked_at);
             }
         }
         while let Some(batch) = harvest.batches.pop_front() {
@@ -280,11 +294,20 @@ impl<R: SegmentReader> Cache<R> {
         }
     }
 
-    fn learn(&mut self, key: PartitionKey, data: &PartitionData, known_at: Instant) {
+    fn learn(&mut self, key: PartitionKey, harvest: &Harvest, known_at: Instant) {
         let Some(partition) = self.engine.partitions.get_mut(&key) else {
             return;
         };
-        let truncated_at = partition.state.learn(data, known_at);
+        let truncated_at = if harvest.is_of_follower {
+            partition
+                .state
+                .learn_of_follower(&harvest.data, harvest.leader_epoch, known_at);
+            None
+        } else {
+            partition
+                .state
+                .learn(&harvest.data, harvest.leader_epoch, known_at)
+        };
         let log_start_offset = partition.state.log_start_offset;
         if let Some(offset) = truncated_at {
             self.engine.forget_aborted(key);
@@ -322,7 +345,7 @@ impl<R: SegmentReader> Cache<R> {
         };
         let new_state = || {
             let mut state = PartitionState::new(known_at, leader_epoch.max(batch.leader_epoch));
-            state.learn(data, known_at);
+            state.learn(data, leader_epoch, known_at);
             state.note_epoch(batch.leader_epoch, known_at, UNCONFIRMED_EPOCHS_LIMIT);
             state
         };

@@ -15,6 +15,7 @@
 
 mod absorb;
 mod cold;
+mod coverage;
 mod invalidate;
 mod memory;
 mod merge;
@@ -29,6 +30,7 @@ use core::time::Duration;
 
 pub use self::absorb::{Absorbed, Harvest};
 pub use self::cold::{ColdRead, ReadFault, Warmed};
+pub use self::coverage::{CoveredPart, KnownOffsets};
 pub use self::memory::MemoryCache;
 pub use self::merge::ResponseRoom;
 pub use self::plan::Plan;
@@ -196,6 +198,11 @@ impl<R: SegmentReader> Cache<R> {
         self.counters.upstream_fetches.add(1);
     }
 
+    /// Counts the bytes of records that came for one.
+    pub fn count_upstream_bytes(&self, bytes: u64) {
+        self.counters.upstream_bytes.add(bytes);
+    }
+
     /// The figures of this moment.
     pub fn statistics(&self) -> Statistics {
         Statistics {
@@ -216,6 +223,7 @@ impl<R: SegmentReader> Cache<R> {
             storage_errors: self.engine.storage_errors,
             storage_paused: self.engine.is_storage_paused().into(),
             upstream_fetches: self.counters.upstream_fetches.get(),
+            upstream_bytes: self.counters.upstream_bytes.get(),
             bytes_saved: self.counters.bytes_saved.get(),
         }
     }

@@ -427,7 +427,7 @@ impl Reader<'_> {
         mut read: impl FnMut(&IndexedBatch, &HitMark) -> Read,
     ) -> Option<PartitionData> {
         let (state, asked) = (&partition.state, self.asked);
-        let known_epoch = asked.current_leader_epoch < 0 || asked.current_leader_epoch == state.leader_epoch;
+        let known_epoch = asked.current_leader_epoch < 0 || asked.current_leader_epoch == state.told_epoch;
         // Below the log start and with another leader epoch than the known one (H9) the broker answers.
         if asked.fetch_offset < state.log_start_offset || !known_epoch || !agrees_on_epoch(partition, asked) {
             return None;

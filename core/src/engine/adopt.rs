@@ -100,6 +100,10 @@ impl<R: SegmentReader> Engine<R> {
             state: new.clone(),
         });
         partition.state.leader_epoch = partition.state.leader_epoch.max(entry.leader_epoch);
+        if partition.state.validated_at.is_some() {
+            // Nobody is going to be asked for the leader's own, so the newest there is stands for it.
+            partition.state.told_epoch = partition.state.leader_epoch;
+        }
         if location.aborted.is_known() && partition.state.validated_at.is_some() {
             // Nothing is known of a batch before it is stable. Where brokers are asked, they say how far that is.
             let stable_below = entry.span.last().saturating_add(1);

@@ -10,6 +10,7 @@
 //! ```
 
 mod chunk;
+mod covered;
 mod entry;
 mod epochs;
 mod guess;
@@ -499,24 +500,6 @@ impl PartitionIndex {
         let chunks = self.chunks.iter().map(Box::as_ref).zip(&self.max_timestamps);
         let may_hold = move |(_, max_timestamp): &(&Chunk, &i64)| **max_timestamp >= timestamp;
         chunks.filter(may_hold).flat_map(|(chunk, _)| chunk.batches())
-    }
-
-    /// The runs of covered offsets, in order.
-    pub(crate) fn covered(&self) -> Vec<OffsetSpan> {
-        let mut runs: Vec<OffsetSpan> = Vec::new();
-        for batch in self.iter() {
-            let joined = runs
-                .last()
-                .filter(|run| run.last().checked_add(1) == Some(batch.covers.base()));
-            match joined.and_then(|run| OffsetSpan::new(run.base(), batch.covers.last())) {
-                Some(longer) => {
-                    runs.pop();
-                    runs.push(longer);
-                }
-                None => runs.push(batch.covers),
-            }
-        }
-        runs
     }
 }
 

@@ -276,3 +276,33 @@ fn epochs_that_fall_along_the_log_are_contradictions() {
     assert_eq!(index.first_of_newer_epoch(3), None);
     assert_eq!(index.covered(), vec![span(0, 39)]);
 }
+
+#[test]
+fn runs_in_parts_are_the_runs_at_once() {
+    let mut index = PartitionIndex::default();
+    // Runs of seven batches of ten offsets, over several chunks.
+    for number in (0..300_i64).filter(|number| number % 8 != 7) {
+        index.insert(&batch(number * 10, 0, 9, 0).unwrap(), 0, &AbortedInBatch::None);
+    }
+    let all = index.covered();
+    assert_eq!((all.len(), all[1]), (38, OffsetSpan::new(80, 149).unwrap()));
+    for batches_max in [1, 6, 7, 64, 100, 1_000] {
+        let (mut joined, mut from, mut batches) = (Vec::<OffsetSpan>::new(), Some(i64::MIN), 0);
+        while let Some(offset) = from {
+            let part = index.covered_from(offset, batches_max);
+            assert!(part.batches <= batches_max);
+            batches += part.batches;
+            for run in part.runs {
+                match joined.last_mut().filter(|last| last.last() + 1 == run.base()) {
+                    Some(last) => *last = OffsetSpan::new(last.base(), run.last()).unwrap(),
+                    None => joined.push(run),
+                }
+            }
+            from = part.next;
+        }
+        assert_eq!((&joined, batches), (&all, index.len()), "{batches_max} at a time");
+    }
+    // From the batch on that holds the offset, or is next behind it.
+    assert_eq!(index.covered_from(75, 1).runs, [OffsetSpan::new(80, 89).unwrap()]);
+    assert_eq!(index.covered_from(85, 1).runs, [OffsetSpan::new(80, 89).unwrap()]);
+}

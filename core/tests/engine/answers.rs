@@ -59,7 +59,7 @@ impl Answers<'_> {
         // Where a partition may have gone and come back its leader epoch is that of any batch.
         let is_known_epoch = ask.current_leader_epoch < 0
             || !self.rules.is_strict
-            || ask.current_leader_epoch == state.leader_epoch;
+            || ask.current_leader_epoch == state.told_epoch;
         if age.as_millis() > BOUND_MS.into() || offset < state.log_start_offset || !is_known_epoch {
             return None;
         }

@@ -33,6 +33,8 @@ pub(crate) struct Fact {
 pub(crate) struct State {
     pub(crate) validated_at: Option<Instant>,
     pub(crate) leader_epoch: i32,
+    /// The newest that an answer to who named it, or Metadata, has told.
+    pub(crate) told_epoch: i32,
     epoch_since: Instant,
     /// Where epochs have ended: the last told, or, where the cache may have forgotten some, all.
     epoch_ends: Vec<(i32, i64)>,
@@ -50,6 +52,7 @@ impl State {
         Self {
             validated_at: Some(at),
             leader_epoch,
+            told_epoch: -1,
             epoch_since: at,
             epoch_ends: Vec::new(),
             unconfirmed: BTreeMap::new(),
@@ -304,6 +307,7 @@ impl Partition {
         state.validated_at = state
             .validated_at
             .max(Some(if is_strict { vouched_at } else { at }));
+        state.told_epoch = state.told_epoch.max(evidence.leader_epoch);
         if state.leader_epoch != evidence.leader_epoch {
             state.leader_epoch = evidence.leader_epoch;
             state.epoch_since = at;

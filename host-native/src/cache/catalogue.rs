@@ -200,6 +200,19 @@ impl Catalogue {
         })
     }
 
+    /// Whether `broker` is known to follow another one in a partition, as far as Metadata has told.
+    pub(super) fn is_follower(&self, broker: &BrokerAddress, topic: &TopicRef, partition: i32) -> bool {
+        let known = self.lock();
+        let topic = match topic {
+            TopicRef::Name(name) => known.topics.get(name),
+            TopicRef::Id(id) => known.topics.values().find(|topic| topic.topic_id == *id),
+        };
+        let leader = topic.and_then(|topic| topic.partitions.get(&partition));
+        let leader = leader.and_then(|partition| known.brokers.get(&partition.leader_id));
+        // A broker may have an address that Metadata does not tell, by which it cannot be known.
+        leader.is_some_and(|leader| leader != broker) && known.brokers.values().any(|other| other == broker)
+    }
+
     /// The note to be written, if anything has changed since the last one.
     pub(super) fn take_note(&self) -> Option<Bytes> {
         let mut known = self.lock();
@@ -410,6 +423,26 @@ mod tests {
         catalogue.learn(&other, &second);
         assert!(catalogue.topology(&other, &[name("a")]).is_some());
         assert!(catalogue.topology(&bootstrap, &[name("a")]).is_none());
+    }
+
+    #[test]
+    fn a_follower_is_known_only_as_metadata_has_told() {
+        let catalogue = Catalogue::default();
+        let mut told = topology("c", &[("a", 1)]);
+        let follower: BrokerAddress = "follower:9092".parse().unwrap();
+        told.brokers.insert(4, follower.clone());
+        catalogue.learn(&broker(), &told);
+        for topic in [name("a"), TopicRef::Id(TopicId([1; 16]))] {
+            assert!(catalogue.is_follower(&follower, &topic, 5));
+            assert!(!catalogue.is_follower(&broker(), &topic, 5), "the leader");
+            assert!(!catalogue.is_follower(&follower, &topic, 6), "no such partition");
+            let other = "bootstrap:9092".parse().unwrap();
+            assert!(
+                !catalogue.is_follower(&other, &topic, 5),
+                "perhaps the leader's other address"
+            );
+        }
+        assert!(!catalogue.is_follower(&follower, &name("b"), 5));
     }
 
     #[test]

@@ -10,12 +10,13 @@ mod revalidate;
 mod single_flight;
 
 use core::time::Duration;
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
-use kachet_core::cache::{Cache as Core, CacheSettings, RestoreError, Restored};
+use kachet_core::cache::{Cache as Core, CacheSettings, CoveredPart, KnownOffsets, RestoreError, Restored};
 use kachet_core::identity::PartitionKey;
 use kachet_core::offset::OffsetSpan;
 use kachet_core::statistics::Statistics;
@@ -278,6 +279,29 @@ impl<T: Transport, S: Storage + 'static> Cache<T, S> {
         self.inner.read().covered(key)
     }
 
+    /// What brokers have said last of a partition's log start and high watermark; `None` unless something of it is cached.
+    pub fn known_offsets(&self, key: PartitionKey) -> Option<KnownOffsets> {
+        self.inner.read().known_offsets(key)
+    }
+
+    /// Like [`Self::covered`] from `offset` on, over no more than so many batches, so that nobody waits for a walk through
+    /// a large index.
+    pub fn covered_from(&self, key: PartitionKey, offset: i64, batches_max: usize) -> CoveredPart {
+        self.inner.read().covered_from(key, offset, batches_max)
+    }
+
+    /// The names of topics, as brokers have told them last to whoever has asked by this cache. Topics of which only ids
+    /// have come by are missing.
+    pub fn topic_names(&self) -> HashMap<TopicId, WireStr> {
+        let names = self.inner.catalogue.names().into_iter();
+        names.map(|(name, topic_id)| (topic_id, name)).collect()
+    }
+
+    /// The cluster's id, once a broker has told it.
+    pub fn cluster_id(&self) -> Option<WireStr> {
+        self.inner.catalogue.cluster_id()
+    }
+
     /// Drops everything.
     pub fn clear(&self) {
         self.inner.write().clear();
@@ -402,6 +426,12 @@ impl<T: Transport, S: Storage> Inner<T, S> {
             && error.may_be_of_version()
         {
             self.catalogue.doubt_versions(broker);
+        }
+        if let Ok(Response::Fetch(response)) = &response {
+            let bytes = response
+                .partitions()
+                .map(|(_, data)| data.records_size_bytes() as u64);
+            self.read().count_upstream_bytes(bytes.sum());
         }
         response
     }

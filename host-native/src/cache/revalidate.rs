@@ -15,7 +15,7 @@ use kachet_core::storage::Storage;
 use kachet_core::time::Instant;
 use kachet_core::wire::{FetchRequest, TopicId, TopicRef, WireStr};
 use tokio::time::Instant as Deadline;
-use tracing::debug;
+use tracing::{debug, instrument};
 
 use super::names::stands_for;
 use super::single_flight::runtime::spawn;
@@ -190,6 +190,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         }
     }
 
+    #[instrument(level = "debug", name = "revalidate", skip_all, fields(%broker, partitions = doubtful.len()))]
     async fn validate(&self, broker: &BrokerAddress, doubtful: Vec<Doubtful>) -> Result<(), TransportError> {
         let asked_at = self.now();
         let (named, unnamed): (Vec<_>, Vec<_>) =

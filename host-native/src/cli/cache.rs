@@ -49,6 +49,16 @@ pub(super) fn parse_max_staleness(given: &str) -> Result<MaxStaleness, humantime
 }
 
 impl StorageArguments {
+    /// Whether it goes together with the limit.
+    pub(super) fn check(&self, limit: ByteSize) -> Result<(), Failure> {
+        if self.mount.is_some() && limit.as_u64() == 0 {
+            return Err(Failure::Usage(
+                "--size-limit 0 would empty the mount point; leave --mount out, or use 'kachet mount clear'",
+            ));
+        }
+        Ok(())
+    }
+
     /// The cache in its folder, with what is there from before.
     pub(super) async fn restore<T: Transport>(
         &self,
@@ -56,11 +66,7 @@ impl StorageArguments {
         cache: CacheBuilder<T>,
         limit: ByteSize,
     ) -> Result<Cache<T, MountPoint>, Failure> {
-        if limit.as_u64() == 0 {
-            return Err(Failure::Usage(
-                "--size-limit 0 would empty the mount point; leave --mount out, or use 'kachet mount clear'",
-            ));
-        }
+        self.check(limit)?;
         // Before the first segment is opened.
         let open_files = open_files::raise_limit();
         let options = MountOptions::new().read_mode(self.mount_read_mode.into());

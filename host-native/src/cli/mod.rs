@@ -1,6 +1,7 @@
 //! Arguments, logging and exit codes of the `kachet` command.
 
 mod cache;
+mod configuration;
 mod demo;
 mod failure;
 mod fetch;
@@ -13,12 +14,13 @@ mod security;
 mod signals;
 mod target;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use self::configuration::Unread;
 use self::failure::Failure;
 
 /// A read-through cache for Kafka's Fetch responses.
@@ -56,7 +58,14 @@ enum Command {
 }
 
 pub(crate) fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(Unread::Arguments { error, note }) => return refuse(&error, note),
+        Err(Unread::File(error)) => {
+            eprintln!("kachet: {error}");
+            return ExitCode::from(2);
+        }
+    };
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
@@ -65,6 +74,26 @@ pub(crate) fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+fn arguments() -> Result<Arguments, Unread> {
+    let (matches, origins) = configuration::read(Arguments::command(), std::env::args_os().collect())?;
+    let arguments = Arguments::from_arg_matches(&matches);
+    let mut arguments = arguments.map_err(|error| Unread::Arguments { error, note: None })?;
+    if let Command::Proxy(proxy) = &mut arguments.command {
+        proxy.origins = origins;
+    }
+    Ok(arguments)
+}
+
+/// Prints what clap says, help included, and what it does not know.
+fn refuse(error: &clap::Error, note: Option<String>) -> ExitCode {
+    // Nobody may be reading.
+    let _unread = error.print();
+    if let Some(note) = note {
+        eprintln!("\nkachet: {note}");
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -96,6 +125,8 @@ fn log_to_stderr(filter: &str) -> Result<(), Failure> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // Colours are for people, not for a journal or a file.
+        .with_ansi(io::stderr().is_terminal())
         .init();
     Ok(())
 }

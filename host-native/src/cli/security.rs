@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, ValueEnum};
 use kachet::transport::{SaslCredentials, Secret, Security, TlsSettings, TokenFile};
 
 use super::failure::Failure;
@@ -21,7 +22,8 @@ const PASSWORD_LIMIT_BYTES: u64 = 64 << 10;
 #[command(next_help_heading = "Security")]
 pub(crate) struct SecurityArguments {
     /// Speak TLS, and trust the system's certificate authorities unless others are named
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = false, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     tls: bool,
     /// Trust the certificate authorities in this PEM file, in place of the system's
     #[arg(long, value_name = "FILE", requires = "tls")]
@@ -77,6 +79,12 @@ impl SecurityArguments {
 
     fn tls(&self) -> Result<Option<TlsSettings>, Failure> {
         if !self.tls {
+            let named = [&self.tls_ca, &self.tls_cert, &self.tls_key];
+            if named.iter().any(|file| file.is_some()) {
+                return Err(Failure::Usage(
+                    "--tls is false, but files for TLS are named; leave --tls-ca, --tls-cert and --tls-key out",
+                ));
+            }
             return Ok(None);
         }
         let mut builder = TlsSettings::builder();

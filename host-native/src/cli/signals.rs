@@ -5,13 +5,25 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::Failure;
 
-/// What asks the command to end. From [`Self::listen`] on the process does not end by itself.
+/// What somebody wants of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// That it ends.
+    End,
+    /// That it reads its certificates anew.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "there is no such signal elsewhere"))]
+    Reload,
+}
+
+/// What asks the command to end, or to reload. From [`Self::listen`] on the process does not end by itself.
 #[derive(Debug)]
 pub(super) struct Signals {
     #[cfg(unix)]
     interrupt: Signal,
     #[cfg(unix)]
     terminate: Signal,
+    #[cfg(unix)]
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -21,6 +33,7 @@ impl Signals {
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
         })
     }
 
@@ -31,18 +44,20 @@ impl Signals {
 
     /// The next time that somebody asks.
     #[cfg(unix)]
-    pub(super) async fn next(&mut self) {
+    pub(super) async fn next(&mut self) -> Wanted {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Wanted::End,
+            _ = self.terminate.recv() => Wanted::End,
+            _ = self.hang_up.recv() => Wanted::Reload,
         }
     }
 
     /// The next time that somebody asks.
     #[cfg(not(unix))]
-    pub(super) async fn next(&mut self) {
+    pub(super) async fn next(&mut self) -> Wanted {
         if tokio::signal::ctrl_c().await.is_err() {
             core::future::pending::<()>().await;
         }
+        Wanted::End
     }
 }

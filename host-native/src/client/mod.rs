@@ -5,6 +5,7 @@ mod builder;
 mod error;
 mod fetched;
 mod forwards;
+mod nearest;
 mod neighbours;
 mod position;
 mod record;
@@ -17,10 +18,11 @@ use core::time::Duration;
 
 use kachet_core::wire::{
     FETCH_API_KEY, FETCH_VERSION_MAX, FETCH_VERSION_MIN, FETCH_VERSION_TOPIC_IDS, FetchPartition,
-    FetchRequest, FetchResponse, FetchTopic, PartitionData, TaggedFields, TopicRef,
+    FetchRequest, FetchResponse, FetchTopic, PartitionData, TaggedFields, TopicRef, WireStr,
 };
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::instrument;
 
 pub use builder::ClientBuilder;
 pub use error::ClientError;
@@ -70,10 +72,16 @@ pub struct ClientSettings {
     pub retry_timeout: Duration,
     /// The most that one batch may hold after decompression, in bytes.
     pub decompressed_limit_bytes: usize,
+    /// The rack that this client is in, `client.rack` of Kafka's own consumers: where brokers have a selector of replicas
+    /// (`replica.selector.class`), records are then read from an in-sync replica in that rack (KIP-392). The leader is
+    /// asked where that replica fails or gives nothing, and for offsets always. `None`, which is the default, reads from
+    /// leaders only.
+    pub rack: Option<String>,
 }
 
 impl Default for ClientSettings {
-    /// Uncommitted reads of up to 1 MiB, half a second of waiting, 10 seconds of trying again, 128 MiB a batch.
+    /// Uncommitted reads of up to 1 MiB, half a second of waiting, 10 seconds of trying again, 128 MiB a batch, no
+    /// rack.
     fn default() -> Self {
         Self {
             isolation: Isolation::default(),
@@ -81,6 +89,7 @@ impl Default for ClientSettings {
             max_wait: Duration::from_millis(500),
             retry_timeout: Duration::from_secs(10),
             decompressed_limit_bytes: kachet_core::wire::codec::DEFAULT_DECOMPRESSED_LIMIT_BYTES,
+            rack: None,
         }
     }
 }
@@ -152,23 +161,31 @@ impl<T: Transport> Client<T> {
             offset,
             ..
         } = read;
-        match self.read_routed(read).await {
-            Ok((route, data)) => Ok(Fetched::new(topic, route.topic_id, offset, data, &self.settings)),
-            Err(ClientError::Broker {
-                code: code::OFFSET_OUT_OF_RANGE,
-                ..
-            }) => {
-                let (log_start_offset, high_watermark) = self.bounds(topic, partition).await?;
-                let topic = topic.to_owned();
-                Err(ClientError::OffsetOutOfRange {
-                    topic,
+        let deadline = Instant::now() + self.settings.retry_timeout;
+        loop {
+            match self.read_routed(read).await {
+                Ok((route, data)) => {
+                    return Ok(Fetched::new(topic, route.topic_id, offset, data, &self.settings));
+                }
+                Err(ClientError::Broker {
+                    code: code::OFFSET_OUT_OF_RANGE,
+                    ..
+                }) => {}
+                Err(error) => return Err(error),
+            }
+            let (log_start_offset, high_watermark) = self.bounds(topic, partition).await?;
+            // Who leads no more goes on answering fetches, and may hold less. Only the leader tells bounds.
+            let is_within = (log_start_offset..high_watermark).contains(&offset);
+            if !is_within || Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(ClientError::OffsetOutOfRange {
+                    topic: topic.to_owned(),
                     partition,
                     offset,
                     log_start_offset,
                     high_watermark,
-                })
+                });
             }
-            Err(error) => Err(error),
+            sleep(RETRY_PAUSE).await;
         }
     }
 
@@ -180,12 +197,28 @@ impl<T: Transport> Client<T> {
             ..read
         };
         let mut fetched = self.read(at_once).await?;
-        // A throttled broker, or one that reads from remote storage, may give nothing at first.
-        while fetched.is_empty() && read.offset < fetched.readable_end() {
+        while fetched.is_empty() {
+            // A throttled broker, or one that reads from remote storage, may give nothing at first.
+            let is_behind = read.offset >= fetched.readable_end();
+            // Who leads no more, or only just does, may tell an older end. The leader's answer to this is that of one who
+            // knows: it gives none until its high watermark is right (KIP-207), and others refuse.
+            if is_behind
+                && read.offset
+                    >= self
+                        .list_offset(read.topic, read.partition, LATEST_TIMESTAMP)
+                        .await?
+            {
+                break;
+            }
             if Instant::now() >= deadline {
                 return Err(no_progress(&fetched, read.offset));
             }
-            fetched = self.read_or_wait(read).await?;
+            fetched = if is_behind {
+                sleep(RETRY_PAUSE).await;
+                self.read(at_once).await?
+            } else {
+                self.read_or_wait(read).await?
+            };
         }
         Ok(fetched)
     }
@@ -201,29 +234,34 @@ impl<T: Transport> Client<T> {
         Ok(fetched)
     }
 
+    #[instrument(level = "debug", name = "fetch", skip_all, fields(topic = read.topic, partition = read.partition, offset = read.offset))]
     async fn read_routed(&self, read: Read<'_>) -> Result<(Route, PartitionData), ClientError> {
         let mut attempts = self.attempts(read.topic, read.partition);
         loop {
             let route = attempts.route().await?;
-            let outcome = self.read_once(&route, read).await;
+            let outcome = self.read_nearest(&route, read).await;
             if let Some(data) = attempts.judge(outcome).await? {
                 return Ok((route, data));
             }
         }
     }
 
+    /// One fetch of `broker`, the leader or a replica; with the client's rack the leader may name a replica instead.
     async fn read_once(
         &self,
         route: &Route,
+        broker: &BrokerAddress,
+        rack: Option<&WireStr>,
         read: Read<'_>,
     ) -> Result<Answer<PartitionData>, TransportError> {
-        let version = self
-            .fetch_version(&route.leader, !route.topic_id.is_zero())
-            .await?;
-        let request = self.fetch_request(route, version, read);
-        let response = self.ask_fetch(&route.leader, version, request).await?;
+        let version = self.fetch_version(broker, !route.topic_id.is_zero()).await?;
+        let mut request = self.fetch_request(route, version, read);
+        if let Some(rack) = rack {
+            request.rack_id = rack.clone();
+        }
+        let response = self.ask_fetch(broker, version, request).await?;
         let unexpected = |what: String| TransportError::Message {
-            broker: route.leader.clone(),
+            broker: broker.clone(),
             api: "Fetch",
             version,
             message: what,
@@ -318,15 +356,10 @@ impl<T: Transport> Client<T> {
         offset: i64,
     ) -> Result<Fetched, ClientError> {
         let one_batch = Read {
-            max_wait: Duration::ZERO,
             max_bytes: 1,
             ..self.page(topic, partition, offset)
         };
-        let mut fetched = self.read(one_batch).await?;
-        if fetched.is_empty() && offset < fetched.readable_end() {
-            // A throttled broker, or one that reads from remote storage, may give nothing at first.
-            fetched = self.fetch(topic, partition, offset).await?;
-        }
+        let fetched = self.read_present(one_batch).await?;
         if fetched.is_empty() {
             return Err(beyond_end(&fetched, offset));
         }
@@ -357,14 +390,7 @@ impl<T: Transport> Client<T> {
         let mut records = Vec::new();
         let mut next = offset;
         while records.len() < count {
-            let at_once = Read {
-                max_wait: Duration::ZERO,
-                ..self.page(topic, partition, next)
-            };
-            let mut fetched = self.read(at_once).await?;
-            if fetched.is_empty() && next < fetched.readable_end() {
-                fetched = self.fetch(topic, partition, next).await?;
-            }
+            let fetched = self.read_present(self.page(topic, partition, next)).await?;
             records.extend(fetched.records(count - records.len())?);
             match fetched.next_offset() {
                 Some(beyond) => next = beyond,

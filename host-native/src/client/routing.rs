@@ -1,6 +1,7 @@
 //! Finds the leader of a partition, and finds it again when it has moved.
 
-use std::collections::HashMap;
+use core::time::Duration;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
@@ -14,6 +15,10 @@ use crate::transport::{BrokerAddress, Transport, TransportError};
 
 /// Topics whose leaders are remembered at most.
 const TOPICS_LIMIT: usize = 4096;
+/// After this the leader is asked anew which replica is the nearest, as Kafka's own consumers do with their Metadata.
+const NEAREST_LIFETIME: Duration = Duration::from_mins(5);
+/// How long the leader is read after the nearest replica has failed. A leader goes on naming a dead one for some seconds.
+const NEAREST_REST: Duration = Duration::from_secs(5);
 
 /// Where a partition is read.
 #[derive(Clone, Debug)]
@@ -37,7 +42,7 @@ pub(super) struct Routing {
 
 #[derive(Debug, Default)]
 struct Known {
-    brokers: Vec<BrokerAddress>,
+    brokers: BTreeMap<i32, BrokerAddress>,
     topics: HashMap<String, Topic>,
 }
 
@@ -47,6 +52,18 @@ struct Topic {
     id: TopicId,
     /// By partition; `None` for one that has no leader for the moment.
     leaders: HashMap<i32, Option<BrokerAddress>>,
+    /// By partition; those of which a leader has named a replica that is nearer to this client.
+    /// With the moment until which it holds.
+    nearest: HashMap<i32, (Nearest, Instant)>,
+}
+
+/// Where a client with a rack reads a partition.
+#[derive(Clone, Debug)]
+pub(super) enum Nearest {
+    /// The replica that the leader has named.
+    Replica(BrokerAddress),
+    /// The leader itself, because the replica has failed.
+    Leader,
 }
 
 impl Routing {
@@ -80,6 +97,12 @@ impl Routing {
         Some(Ok(leader.as_ref().map(route)))
     }
 
+    /// Whether any broker has ever told of the cluster.
+    fn has_answered(&self) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        !known.brokers.is_empty()
+    }
+
     fn forget(&self, topic: &str) {
         self.known
             .write()
@@ -98,6 +121,7 @@ impl Routing {
         let found = Topic {
             id: topic.topic_id,
             leaders: leaders.collect(),
+            nearest: HashMap::new(),
             name,
         };
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +129,7 @@ impl Routing {
             // Rare, and cheap to learn again.
             known.topics.clear();
         }
-        known.brokers = topology.brokers.values().cloned().collect();
+        known.brokers.clone_from(&topology.brokers);
         known.topics.insert(found.name.as_str().to_owned(), found);
     }
 
@@ -119,12 +143,40 @@ impl Routing {
             .map(|index| (Some(index), self.bootstrap[index].clone()))
             .collect();
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        for broker in &known.brokers {
+        for broker in known.brokers.values() {
             if !candidates.iter().any(|(_, candidate)| candidate == broker) {
                 candidates.push((None, broker.clone()));
             }
         }
         candidates
+    }
+
+    /// Where a client with a rack reads a partition for now; `None` if the leader has to be asked.
+    pub(super) fn nearest(&self, topic: &str, partition: i32) -> Option<Nearest> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let (nearest, until) = known.topics.get(topic)?.nearest.get(&partition)?;
+        (Instant::now() < *until).then(|| nearest.clone())
+    }
+
+    /// Takes note of the replica that the leader has named, by its node id. Gives its address, if Metadata has told it.
+    pub(super) fn redirect(&self, topic: &str, partition: i32, node_id: i32) -> Option<BrokerAddress> {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let replica = known.brokers.get(&node_id)?.clone();
+        let nearest = (
+            Nearest::Replica(replica.clone()),
+            Instant::now() + NEAREST_LIFETIME,
+        );
+        known.topics.get_mut(topic)?.nearest.insert(partition, nearest);
+        Some(replica)
+    }
+
+    /// The replica has failed: the leader is read for a while.
+    pub(super) fn rest_nearest(&self, topic: &str, partition: i32) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(topic) = known.topics.get_mut(topic) {
+            let nearest = (Nearest::Leader, Instant::now() + NEAREST_REST);
+            topic.nearest.insert(partition, nearest);
+        }
     }
 
     fn prefer(&self, index: Option<usize>) {
@@ -165,15 +217,26 @@ impl<T: Transport> Attempts<'_, T> {
     /// Where to ask. Waits while the partition has no leader.
     pub(super) async fn route(&mut self) -> Result<Route, ClientError> {
         loop {
-            if let Some(route) = self
+            let route = self
                 .client
                 .route(self.topic, self.partition, self.has_failed)
-                .await?
-            {
-                return Ok(route);
-            }
-            let (topic, partition) = (self.topic.to_owned(), self.partition);
-            self.pause(ClientError::NoLeader { topic, partition }).await?;
+                .await;
+            let error = match route {
+                Ok(Some(route)) => return Ok(route),
+                Ok(None) => {
+                    let (topic, partition) = (self.topic.to_owned(), self.partition);
+                    ClientError::NoLeader { topic, partition }
+                }
+                // A cluster that has answered before is restarting, or the network has a fault. One that has not is more
+                // likely looked for at the wrong place, which is to be said at once.
+                Err(ClientError::Transport(error))
+                    if self.client.routing.has_answered() && !is_hopeless(&error) =>
+                {
+                    error.into()
+                }
+                Err(error) => return Err(error),
+            };
+            self.pause(error).await?;
         }
     }
 

@@ -10,7 +10,8 @@ use kachet_core::storage::Storage;
 use tokio::sync::Semaphore;
 
 use super::Shared;
-use crate::proxy::{Watched, cache_figures, labelled, plain};
+use crate::figures::{cache_figures, labelled, plain};
+use crate::proxy::Watched;
 use crate::transport::Transport;
 
 /// Counts of all connections together.

@@ -117,8 +117,13 @@ impl FetchSessions {
             }
         }
         session.epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
+        if session.partitions.is_empty() {
+            // With the session over, a broker answers what the request itself names.
+            self.current = None;
+            return Ok((request, Answering::Sessionless));
+        }
         request.topics = session.topics();
-        if session.partitions.is_empty() || !session.has_room(&self.room) {
+        if !session.has_room(&self.room) {
             self.current = None;
             return Ok((request, Answering::Sessionless));
         }

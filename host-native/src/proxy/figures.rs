@@ -1,6 +1,6 @@
 //! What the proxy counts, and the text in which Prometheus reads it.
 
-use core::fmt::{self, Write};
+use core::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,21 +8,11 @@ use kachet_core::statistics::Statistics;
 
 use super::fetch::Way;
 use super::{Proxy, Shared};
+use crate::figures::{cache_figures, labelled, plain};
 use crate::transport::{Transport, api_name};
 
 /// Kafka has fewer APIs.
 const APIS: usize = 128;
-/// Of [`Statistics::named`], what goes up and down.
-const GAUGES: [&str; 8] = [
-    "size_bytes",
-    "limit_bytes",
-    "effective_limit_bytes",
-    "unwritten_bytes",
-    "batches",
-    "partitions",
-    "segments",
-    "storage_paused",
-];
 
 /// Counts of all connections together.
 #[derive(Debug)]
@@ -66,6 +56,22 @@ impl Figures {
         .fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Of all APIs together.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
     pub(super) fn sent(&self, size_bytes: usize) {
         self.sent_bytes
             .fetch_add(super::count(size_bytes), Ordering::Relaxed);
@@ -74,7 +80,7 @@ impl Figures {
 
 /// Looks at a proxy, also from elsewhere and after its end.
 pub struct Monitor<T> {
-    shared: Arc<Shared<T>>,
+    pub(super) shared: Arc<Shared<T>>,
 }
 
 impl<T> Clone for Monitor<T> {
@@ -132,37 +138,11 @@ impl<T: Transport> Monitor<T> {
         let requests = (0..).zip(&figures.requests).filter(|(_, count)| get(count) > 0);
         let requests = requests.map(|(api_key, count)| (api_name(api_key), get(count)));
         labelled(text, "proxy_requests_total", "api", requests)?;
+        if let Some(tls) = &shared.settings.tls {
+            let (done, failed) = tls.reloads();
+            let outcomes = [("done", done), ("failed", failed)];
+            labelled(text, "proxy_certificate_reloads_total", "outcome", outcomes)?;
+        }
         cache_figures(text, statistics)
     }
-}
-
-/// The figures of a cache.
-pub(crate) fn cache_figures(text: &mut String, statistics: &Statistics) -> fmt::Result {
-    for (name, value) in statistics.named() {
-        if GAUGES.contains(&name) {
-            plain(text, &format!("cache_{name}"), "gauge", value)?;
-        } else {
-            plain(text, &format!("cache_{name}_total"), "counter", value)?;
-        }
-    }
-    Ok(())
-}
-
-/// One figure of its name.
-pub(crate) fn plain(text: &mut String, name: &str, kind: &str, value: u64) -> fmt::Result {
-    writeln!(text, "# TYPE kachet_{name} {kind}\nkachet_{name} {value}")
-}
-
-/// Counters of one name.
-pub(crate) fn labelled<'n>(
-    text: &mut String,
-    name: &str,
-    label: &str,
-    values: impl IntoIterator<Item = (&'n str, u64)>,
-) -> fmt::Result {
-    writeln!(text, "# TYPE kachet_{name} counter")?;
-    for (of, value) in values {
-        writeln!(text, "kachet_{name}{{{label}=\"{of}\"}} {value}")?;
-    }
-    Ok(())
 }

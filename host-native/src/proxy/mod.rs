@@ -69,7 +69,6 @@ pub use self::limits::Limits;
 pub(crate) use self::{
     fetch::encoded as encoded_fetch,
     fetch_session::FetchSessions,
-    figures::{cache_figures, labelled, plain},
     request::{Head, split_fetch},
 };
 use crate::cluster::describe;

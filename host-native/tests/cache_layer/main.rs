@@ -9,6 +9,7 @@ mod mounted;
 mod names;
 mod questions;
 mod single_flight;
+mod spans;
 mod waiting;
 
 use core::time::Duration;

@@ -7,6 +7,7 @@ mod fetches;
 mod forwarding;
 mod limits;
 mod logins;
+mod page;
 mod scripted;
 mod shutdown;
 mod tls;

@@ -103,3 +103,107 @@ async fn clients_without_the_right_certificate_are_not_let_in_where_one_is_deman
     assert!(ends(&proxy, "tls") >= 2);
     Ok(())
 }
+
+#[tokio::test]
+async fn certificates_are_read_anew_for_new_connections_and_bad_ones_are_not_taken() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let before = Authority::new(folder.path(), "before")?;
+    let after = Authority::new(folder.path(), "after")?;
+    let identity = before.sign("proxy", &["localhost"], Validity::Current)?;
+    let broker = broker_with(1, 2).await?;
+    let tls = TlsListenerSettings::read(&identity.certificate, &identity.key, None)?;
+    let proxy = proxy_with(&broker, tls.clone()).await?;
+    let early = reader(&proxy, &before.file, None)?;
+    assert!(early.record(TOPIC, 0, 3).await?.is_some());
+
+    // In the place of the files from before.
+    after.sign("proxy", &["localhost"], Validity::Current)?;
+    assert!(
+        reader(&proxy, &after.file, None)?
+            .record(TOPIC, 0, 3)
+            .await
+            .is_err()
+    );
+    tls.reload()?;
+    assert!(
+        reader(&proxy, &after.file, None)?
+            .record(TOPIC, 0, 3)
+            .await?
+            .is_some()
+    );
+    assert!(
+        reader(&proxy, &before.file, None)?
+            .record(TOPIC, 0, 3)
+            .await
+            .is_err()
+    );
+    // A connection that there was goes on.
+    assert!(early.record(TOPIC, 0, 4).await?.is_some());
+
+    let key = std::fs::read(&identity.key)?;
+    std::fs::write(&identity.key, "nothing of the kind")?;
+    let said = tls.reload().unwrap_err().to_string();
+    assert!(said.contains("proxy.key.pem"), "{said}");
+    // A new certificate whose key has not been put there yet.
+    std::fs::write(&identity.key, key)?;
+    before.sign("other", &["localhost"], Validity::Current)?;
+    std::fs::copy(folder.path().join("other.certificate.pem"), &identity.certificate)?;
+    assert!(tls.reload().is_err());
+    assert!(
+        reader(&proxy, &after.file, None)?
+            .record(TOPIC, 0, 3)
+            .await?
+            .is_some()
+    );
+    let metrics = proxy.monitor().metrics(&proxy.cache().statistics());
+    for line in [
+        "kachet_proxy_certificate_reloads_total{outcome=\"done\"} 1",
+        "kachet_proxy_certificate_reloads_total{outcome=\"failed\"} 2",
+    ] {
+        assert!(
+            metrics.lines().any(|said| said == line),
+            "no '{line}' in {metrics}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn whose_clients_are_let_in_is_read_anew_too() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let authority = Authority::new(folder.path(), "authority")?;
+    let others = Authority::new(folder.path(), "others")?;
+    let identity = authority.sign("proxy", &["localhost"], Validity::Current)?;
+    let friend = authority.sign("friend", &["friend"], Validity::Current)?;
+    let stranger = others.sign("stranger", &["stranger"], Validity::Current)?;
+    let clients = folder.path().join("clients.pem");
+    std::fs::copy(&authority.file, &clients)?;
+    let broker = broker_with(1, 2).await?;
+    let tls = TlsListenerSettings::read(&identity.certificate, &identity.key, Some(&clients))?;
+    let proxy = proxy_with(&broker, tls.clone()).await?;
+    let comes_in = async |identity: &kachet_tests::certificates::Identity| -> Result<bool> {
+        let reader = reader(
+            &proxy,
+            &authority.file,
+            Some((&identity.certificate, &identity.key)),
+        )?;
+        Ok(reader.record(TOPIC, 0, 3).await.is_ok())
+    };
+    assert_eq!(
+        (comes_in(&friend).await?, comes_in(&stranger).await?),
+        (true, false)
+    );
+    std::fs::copy(&others.file, &clients)?;
+    tls.reload()?;
+    assert_eq!(
+        (comes_in(&friend).await?, comes_in(&stranger).await?),
+        (false, true)
+    );
+    std::fs::write(&clients, "")?;
+    assert!(tls.reload().is_err());
+    assert_eq!(
+        (comes_in(&friend).await?, comes_in(&stranger).await?),
+        (false, true)
+    );
+    Ok(())
+}

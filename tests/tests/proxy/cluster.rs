@@ -3,7 +3,11 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
+use kachet::transport::{Request, Response, TcpSettings, TcpTransport, Transport};
 use kachet_core::time::MaxStaleness;
+use kachet_core::wire::{
+    FetchPartition, FetchRequest, FetchTopic, PartitionData, TaggedFields, TopicRef, WireStr,
+};
 use kachet_tests::cluster::KafkaCluster;
 use kachet_tests::java::TopicWriter;
 use kachet_tests::kcat;
@@ -71,7 +75,61 @@ async fn started() -> Result<Option<Started>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_reach_every_broker_through_the_proxy() -> Result<()> {
-    started().await.map(drop)
+    match started().await? {
+        Some(mut started) => a_client_that_names_its_rack_is_sent_nowhere_else(&mut started).await,
+        None => Ok(()),
+    }
+}
+
+/// A fetch of the first partition by a client in a rack.
+async fn fetch_in(rack: &str, from: &str) -> Result<PartitionData> {
+    let request = FetchRequest {
+        max_wait_ms: 500,
+        min_bytes: 1,
+        rack_id: WireStr::copy_from(rack).context("too long")?,
+        topics: vec![FetchTopic {
+            topic: TopicRef::Name(WireStr::from_static(TOPIC)),
+            partitions: vec![FetchPartition::new(0, 0, 1 << 20)],
+            unknown_tags: TaggedFields::default(),
+        }],
+        ..FetchRequest::default()
+    };
+    let request = Request::Fetch { version: 11, request };
+    let transport = TcpTransport::new(TcpSettings::default());
+    let Response::Fetch(response) = transport.round_trip(&from.parse()?, request).await? else {
+        anyhow::bail!("no answer to a Fetch");
+    };
+    let (_, data) = response.partitions().next().context("no partition")?;
+    assert_eq!(data.error_code, 0, "{from} in {rack}");
+    Ok(data.clone())
+}
+
+/// A leader answers it with the name of a follower in place of data; the proxy with data (H16).
+async fn a_client_that_names_its_rack_is_sent_nowhere_else(started: &mut Started) -> Result<()> {
+    let mut redirected = 0;
+    for node_id in 1..=3 {
+        let direct = started.cluster.node(node_id)?.bootstrap();
+        let through = format!("127.0.0.1:{}", started.proxy.ports()[&node_id]);
+        for rack in ["rack-1", "rack-2", "rack-3"] {
+            let own = fetch_in(rack, &direct).await?;
+            let read = fetch_in(rack, &through).await?;
+            assert_eq!(read.preferred_read_replica, -1, "node {node_id} in {rack}");
+            let own = if own.preferred_read_replica >= 0 {
+                redirected += 1;
+                assert_eq!(own.records_size_bytes(), 0, "a redirection excludes data");
+                fetch_in("", &direct).await?
+            } else {
+                own
+            };
+            assert!(own.records_size_bytes() > 0);
+            assert_eq!(read.records, own.records, "node {node_id} in {rack}");
+        }
+    }
+    assert_eq!(
+        redirected, 2,
+        "the leader names the others, each to those in its rack"
+    );
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

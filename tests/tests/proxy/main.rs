@@ -2,7 +2,9 @@
 
 mod clients;
 mod cluster;
+mod languages;
 mod logins;
+mod slow;
 
 use core::time::Duration;
 use std::collections::BTreeSet;

@@ -455,6 +455,10 @@ fn epochs_that_the_client_names_are_the_brokers_to_judge_unless_known() {
         hit(&cache, named(0, 5, -1)).is_none(),
         "H9: no epoch is known yet"
     );
+    assert!(
+        hit(&cache, named(0, 4, -1)).is_none(),
+        "H9: neither is that of a batch the leader's"
+    );
     validate(
         &mut cache,
         &Evidence {
@@ -471,6 +475,28 @@ fn epochs_that_the_client_names_are_the_brokers_to_judge_unless_known() {
     assert!(hit(&cache, named(10, -1, 5)).is_some());
     assert!(hit(&cache, named(10, -1, 3)).is_none());
     assert!(hit(&cache, named(5, -1, 5)).is_none());
+}
+
+#[test]
+fn an_epoch_in_which_a_broker_has_answered_is_known_and_no_older_one_is() {
+    let mut cache = bounded();
+    let old = make(Shape {
+        epoch: 4,
+        ..shape(0, 10)
+    });
+    let named = |epoch| {
+        let mut request = request(0);
+        request.topics[0].partitions[0].current_leader_epoch = epoch;
+        request
+    };
+    absorb(&mut cache, &named(6), &response(100, old));
+    assert!(hit(&cache, named(6)).is_some());
+    assert!(
+        hit(&cache, named(4)).is_none(),
+        "fenced, though its batch is cached (H9)"
+    );
+    assert!(hit(&cache, named(7)).is_none(), "unknown");
+    assert!(hit(&cache, named(-1)).is_some());
 }
 
 fn evidence_of_epoch(epoch: i32) -> Evidence {
@@ -498,6 +524,27 @@ fn watermarks_are_the_last_that_were_reported() {
         (25, 25, 0)
     );
     assert_eq!((data.error_code, data.preferred_read_replica), (0, -1));
+}
+
+/// H7, H10: from Fetch v11 on followers answer, with watermarks that trail the leader's.
+#[test]
+fn a_followers_older_watermarks_drop_and_replace_nothing() {
+    let mut cache = cache_of(1 << 20);
+    fill(&mut cache, 0, 20, &[batch(0, 10), batch(10, 10)]);
+    let by_follower = |cache: &mut MemoryCache, high_watermark, records: &[Bytes]| {
+        let answer = response(high_watermark, join(records));
+        for mut harvest in Harvest::gather(&request(0), &answer, Crc32c::PORTABLE) {
+            harvest.mark_of_follower();
+            cache.absorb(harvest, at(0));
+        }
+    };
+    by_follower(&mut cache, 10, &[batch(0, 10)]);
+    let data = hit_data(&cache, request(10)).expect("the leader had told of it");
+    assert_eq!((data.high_watermark, data.last_stable_offset), (20, 20));
+    // What is newer is news from a follower, too.
+    by_follower(&mut cache, 30, &[]);
+    assert_eq!(hit_data(&cache, request(10)).unwrap().high_watermark, 30);
+    check_accounting(&cache);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use kachet_core::storage::Storage;
 use kachet_core::time::Instant;
 use kachet_core::wire::{FetchPartition, FetchRequest, FetchResponse, TopicRef};
 use tokio::time::Instant as Deadline;
-use tracing::debug;
+use tracing::{Instrument, debug, debug_span};
 
 use self::answer::{Arrival, Asked, Awaited, land};
 use self::key::FlightKey;
@@ -184,7 +184,8 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         } = waiting;
         if let Some(own) = own {
             let (inner, broker, version) = (Arc::clone(self), caller.broker.clone(), caller.version);
-            spawn(async move { inner.fly(&broker, version, own).await });
+            let fill = debug_span!("fill", %broker, partitions = own.keys.len());
+            spawn(async move { inner.fly(&broker, version, own).await }.instrument(fill));
         }
         match land(awaited, give_up_at, asked).await {
             Arrival::Answer(Ok(answer)) => Arrival::Answer(Ok(plan.merge(answer))),
@@ -287,6 +288,14 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
         let committed = request.isolation_level == READ_COMMITTED;
         self.flights.reaches.learn(&keys, &response, committed);
         let mut harvests = Harvest::gather(&request, &response, CRC32C);
+        for harvest in &mut harvests {
+            if self
+                .catalogue
+                .is_follower(broker, harvest.topic(), harvest.partition())
+            {
+                harvest.mark_of_follower();
+            }
+        }
         if !is_by_name(&request) || !self.knows_ids() {
             self.absorb(harvests, asked_at).await;
             departure.land(outcome);

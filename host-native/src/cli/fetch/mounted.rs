@@ -26,7 +26,7 @@ pub(super) async fn run(arguments: FetchArguments, folder: PathBuf) -> Result<()
     };
     let outcome = tokio::select! {
         read = &mut reading => read.unwrap_or_else(|error| Err(Failure::Task(error))),
-        () = signals.next() => {
+        _ = signals.next() => {
             reading.abort();
             Err(Failure::Interrupted)
         }
@@ -34,7 +34,7 @@ pub(super) async fn run(arguments: FetchArguments, folder: PathBuf) -> Result<()
     let unwritten_bytes = tokio::select! {
         unwritten_bytes = client.transport().write_out() => unwritten_bytes,
         // Whoever asks twice does not want to wait for the medium.
-        () = signals.next() => client.transport().statistics().unwritten_bytes,
+        _ = signals.next() => client.transport().statistics().unwritten_bytes,
     };
     if unwritten_bytes > 0 {
         let unwritten = ByteSize(unwritten_bytes).display().iec().to_string();

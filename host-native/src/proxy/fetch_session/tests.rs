@@ -163,6 +163,23 @@ fn forgetting_the_last_partition_closes_the_session() {
 }
 
 #[test]
+fn what_the_request_names_that_empties_a_session_is_answered_without_one() {
+    let mut sessions = FetchSessions::new(&Arc::new(Semaphore::new(2 * PARTITIONS_LIMIT)));
+    let Ok((_, Answering::Full(id))) = sessions.resolve(11, request(0, 0, &[(0, 0), (1, 0)])) else {
+        panic!("no session")
+    };
+    let mut last = request(id, 1, &[(1, 7)]);
+    last.forgotten_topics = vec![ForgottenTopic {
+        topic: last.topics[0].topic.clone(),
+        partitions: vec![0, 1],
+        unknown_tags: TaggedFields::default(),
+    }];
+    let (whole, answering) = sessions.resolve(11, last).unwrap();
+    assert_eq!((asked(&whole), answering), (vec![(1, 7)], Answering::Sessionless));
+    assert_eq!(sessions.resolve(11, request(id, 2, &[])), Err(70));
+}
+
+#[test]
 fn a_new_session_takes_the_place_of_the_old_and_too_large_ones_are_none() {
     let (mut sessions, old) = begun();
     let (_, answering) = sessions.resolve(11, request(0, 0, &[(0, 0)])).unwrap();

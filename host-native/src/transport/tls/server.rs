@@ -1,8 +1,9 @@
 //! The other side of TLS, for a listener of one's own.
 
 use core::fmt;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -11,11 +12,45 @@ use rustls::sign::SingleCertAndKey;
 
 use super::{TlsSettingsError, authorities_in, identity};
 
-/// The certificate of a listener, and which clients it lets in. Clones share.
+/// The certificate of a listener, and which clients it lets in. Clones share, also what [`Self::reload`] has read.
 #[derive(Clone)]
 pub struct TlsListenerSettings {
-    config: Arc<ServerConfig>,
-    demands_certificate: bool,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    files: Files,
+    /// What the next handshake goes by.
+    config: RwLock<Arc<ServerConfig>>,
+    reloads: AtomicU64,
+    failed_reloads: AtomicU64,
+}
+
+struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
+}
+
+impl Files {
+    fn read(&self) -> Result<Arc<ServerConfig>, TlsSettingsError> {
+        let provider = Arc::new(ring::default_provider());
+        let setup = |error: &dyn fmt::Display| TlsSettingsError::Setup(error.to_string());
+        let identity = identity(&self.certificate, &self.key, &provider)?;
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| setup(&error))?;
+        let builder = match &self.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let roots = Arc::new(authorities_in(path)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+                builder.with_client_cert_verifier(verifier.map_err(|error| setup(&error))?)
+            }
+        };
+        let config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
+        Ok(Arc::new(config))
+    }
 }
 
 impl TlsListenerSettings {
@@ -27,35 +62,54 @@ impl TlsListenerSettings {
         key: impl AsRef<Path>,
         client_ca: Option<&Path>,
     ) -> Result<Self, TlsSettingsError> {
-        let provider = Arc::new(ring::default_provider());
-        let setup = |error: &dyn fmt::Display| TlsSettingsError::Setup(error.to_string());
-        let identity = identity(certificate.as_ref(), key.as_ref(), &provider)?;
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| setup(&error))?;
-        let builder = match client_ca {
-            None => builder.with_no_client_auth(),
-            Some(path) => {
-                let roots = Arc::new(authorities_in(path)?);
-                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
-                builder.with_client_cert_verifier(verifier.map_err(|error| setup(&error))?)
-            }
+        let files = Files {
+            certificate: certificate.as_ref().to_owned(),
+            key: key.as_ref().to_owned(),
+            client_ca: client_ca.map(Path::to_owned),
         };
-        let config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
+        let config = RwLock::new(files.read()?);
         Ok(Self {
-            config: Arc::new(config),
-            demands_certificate: client_ca.is_some(),
+            shared: Arc::new(Shared {
+                files,
+                config,
+                reloads: AtomicU64::new(0),
+                failed_reloads: AtomicU64::new(0),
+            }),
         })
+    }
+
+    /// Reads the same files anew, for handshakes that begin from then on; connections that there are stay. Where anything
+    /// is wrong with them, everything stays as it was. Blocks while it reads.
+    pub fn reload(&self) -> Result<(), TlsSettingsError> {
+        let shared = &*self.shared;
+        match shared.files.read() {
+            Ok(config) => {
+                *shared.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+                shared.reloads.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                shared.failed_reloads.fetch_add(1, Ordering::Relaxed);
+                Err(error)
+            }
+        }
+    }
+
+    /// How often [`Self::reload`] has read the files, and how often it has failed to.
+    pub fn reloads(&self) -> (u64, u64) {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (get(&self.shared.reloads), get(&self.shared.failed_reloads))
     }
 
     /// For rustls.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config)
+        let config = self.shared.config.read();
+        Arc::clone(&config.unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether clients have to have a certificate.
     pub fn demands_certificate(&self) -> bool {
-        self.demands_certificate
+        self.shared.files.client_ca.is_some()
     }
 }
 
@@ -63,7 +117,7 @@ impl TlsListenerSettings {
 impl fmt::Debug for TlsListenerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsListenerSettings")
-            .field("demands_certificate", &self.demands_certificate)
+            .field("demands_certificate", &self.demands_certificate())
             .finish_non_exhaustive()
     }
 }

@@ -1,28 +1,40 @@
-//! `kachet proxy`: the cache between any Kafka clients and a cluster.
+//! What `kachet proxy` can be told.
 
-use core::fmt;
 use core::time::Duration;
-use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use clap::Args;
-use kachet::cache::Cache;
-use kachet::core::storage::Storage;
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args};
 use kachet::core::time::MaxStaleness;
-use kachet::proxy::{Admin, Limits, Monitor, Proxy, ProxyError, ProxySettings, Watched};
-use kachet::transport::{BrokerAddress, TcpSettings, TcpTransport, TlsListenerSettings};
-use tracing::{info, warn};
+use kachet::proxy::{Limits, ProxySettings};
+use kachet::transport::{BrokerAddress, TcpSettings, TlsListenerSettings};
 
-use super::cache::{StorageArguments, parse_max_staleness};
-use super::failure::Failure;
-use super::security::SecurityArguments;
-use super::signals::Signals;
+use super::ServeFailure;
+use crate::cli::cache::{StorageArguments, parse_max_staleness};
+use crate::cli::configuration::Origins;
+use crate::cli::failure::Failure;
+use crate::cli::security::SecurityArguments;
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ProxyArguments {
+    /// Settings in TOML: a key for each option here, with _ in place of -. What is given here or by the environment counts
+    /// before what is in the file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Only check the settings and print them with where they come from; nothing is opened. Exit code 0 if the proxy could
+    /// try to start
+    #[arg(long)]
+    pub(super) check: bool,
+    /// Print them as one JSON object
+    #[arg(long, requires = "check")]
+    pub(super) json: bool,
+    /// Ask a proxy that runs, at the address of --admin, whether it is ready. Exit code 0 if it is
+    #[arg(long, conflicts_with = "check")]
+    pub(super) probe: bool,
     /// Brokers to begin with; several with commas between them
     #[arg(
         long,
@@ -33,8 +45,8 @@ pub(crate) struct ProxyArguments {
     )]
     bootstrap: Vec<BrokerAddress>,
     /// Where clients begin. Broker N is on the port that is 1 + N higher
-    #[arg(long, default_value = "127.0.0.1:19092", value_name = "HOST:PORT")]
-    listen: String,
+    #[arg(long, default_value = "127.0.0.1:19092", value_name = "HOST:PORT", value_parser = parse_listen)]
+    pub(super) listen: String,
     /// The host that clients are told; by default that of --listen, or the address at which a client has come in
     #[arg(long, value_name = "HOST")]
     advertise: Option<String>,
@@ -42,32 +54,43 @@ pub(crate) struct ProxyArguments {
     #[arg(long, default_value_t = 0, value_name = "ID")]
     lowest_node_id: i32,
     #[command(flatten)]
-    storage: StorageArguments,
+    pub(super) storage: StorageArguments,
     /// The most that the cache may take, in memory or in its folder; 0 caches nothing
     #[arg(long, default_value = "1GiB", value_name = "SIZE")]
-    size_limit: ByteSize,
+    pub(super) size_limit: ByteSize,
     /// How old what is known of a partition may be when it is read from the cache: a time such as 30s or 1h, or
     /// 'forever'
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = parse_max_staleness)]
-    max_staleness: MaxStaleness,
+    pub(super) max_staleness: MaxStaleness,
     /// The same for what the cleaner may have rewritten in compacted topics
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = parse_max_staleness)]
-    compacted_max_staleness: MaxStaleness,
+    pub(super) compacted_max_staleness: MaxStaleness,
     /// For how long a connection that logs in gets cached data of a topic after the broker has let it read there
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
     authorization_ttl: Duration,
     /// Give cached data to every client, whatever the cluster's ACLs say
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = false, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     trust_clients: bool,
-    /// Where /metrics (for Prometheus), /health and /ready are served by HTTP; an address that only those who watch reach
+    /// Where a status page, /metrics (for Prometheus), /health and /ready are served by HTTP; an address that only those
+    /// who watch reach
     #[arg(long, value_name = "ADDRESS:PORT")]
-    admin: Option<SocketAddr>,
+    pub(super) admin: Option<SocketAddr>,
     /// How many connections of clients there may be
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     max_connections: usize,
     /// Close connections on which nothing happens for so long
     #[arg(long, default_value = "10m", value_name = "TIME", value_parser = humantime::parse_duration)]
     idle_timeout: Duration,
+    /// The largest request that a client may send
+    #[arg(long, default_value = "100MiB", value_name = "SIZE")]
+    max_request_size: ByteSize,
+    /// What all requests and answers that have to be held whole may take together, beside the cache
+    #[arg(long, default_value = "512MiB", value_name = "SIZE")]
+    buffer_limit: ByteSize,
+    /// How long what is under way may take when the proxy is asked to end
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    shutdown_grace: Duration,
     /// Have clients speak TLS: the certificate as PEM, followed by those that lead to its authority
     #[arg(long, value_name = "FILE", requires = "tls_listen_key")]
     tls_listen_cert: Option<PathBuf>,
@@ -82,6 +105,8 @@ pub(crate) struct ProxyArguments {
     timeout: Duration,
     #[command(flatten)]
     security: SecurityArguments,
+    #[arg(skip)]
+    pub(crate) origins: Origins,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -90,123 +115,15 @@ const EXAMPLES: &str = "Examples:
   kcat -b localhost:19092 -L
 
 Clients that log in (SASL) do so at the brokers, through the proxy. The login given here is the cache's own.
-SIGTERM and SIGINT end the proxy once what is under way is answered and the cache is written out.";
-
-/// Why the proxy did not start, or did not end well.
-#[derive(Debug)]
-pub(crate) enum ServeFailure {
-    /// `--listen` cannot be used.
-    Listen { given: String, reason: String },
-    /// `--admin` cannot be listened on.
-    Admin { address: SocketAddr, error: io::Error },
-    /// The library's.
-    Proxy(ProxyError),
-}
-
-impl ServeFailure {
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Listen { .. } => 2,
-            Self::Proxy(ProxyError::Cluster(_)) => 4,
-            _ => 1,
-        }
-    }
-}
-
-impl fmt::Display for ServeFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Listen { given, reason } => {
-                write!(
-                    f,
-                    "--listen {given}: {reason}; write HOST:PORT, such as 0.0.0.0:19092"
-                )
-            }
-            Self::Admin { address, error } => write!(f, "--admin: cannot listen on {address}: {error}"),
-            Self::Proxy(error) => error.fmt(f),
-        }
-    }
-}
-
-pub(crate) async fn run(arguments: ProxyArguments) -> Result<(), Failure> {
-    let settings = arguments.settings()?;
-    // Before anything listens, so that none is missed.
-    let signals = Signals::listen()?;
-    let cache = Cache::builder(TcpTransport::new(settings.tcp.clone()))
-        .size_limit_bytes(arguments.size_limit.as_u64())
-        .max_staleness(arguments.max_staleness)
-        .compacted_max_staleness(arguments.compacted_max_staleness);
-    match arguments.storage.mount.clone() {
-        Some(folder) => {
-            let restored = arguments.storage.restore(folder, cache, arguments.size_limit);
-            serve(settings, restored.await?, arguments.admin, signals).await
-        }
-        None => serve(settings, cache.build(), arguments.admin, signals).await,
-    }
-}
-
-async fn serve<S: Storage + 'static>(
-    settings: ProxySettings,
-    cache: Cache<TcpTransport, S>,
-    admin: Option<SocketAddr>,
-    mut signals: Signals,
-) -> Result<(), Failure> {
-    let started = Proxy::start(settings, cache.clone()).await;
-    let proxy = started.map_err(|error| Failure::Serve(ServeFailure::Proxy(error)))?;
-    let _admin = match admin {
-        Some(address) => Some(watch(&proxy, address).await.map_err(Failure::Serve)?),
-        None => None,
-    };
-    announce(&proxy);
-    signals.next().await;
-    info!("ending");
-    proxy.stop().await;
-    let left_bytes = cache.write_out().await;
-    if left_bytes > 0 {
-        warn!(left_bytes, "not all of the cache could be written out");
-    }
-    Ok(())
-}
-
-/// The proxy and its cache, as they are watched.
-struct Both<S: Storage>(Monitor<Cache<TcpTransport, S>>, Cache<TcpTransport, S>);
-
-impl<S: Storage + 'static> Watched for Both<S> {
-    fn metrics(&self) -> String {
-        self.0.metrics(&self.1.statistics())
-    }
-
-    fn is_ready(&self) -> bool {
-        self.0.is_ready()
-    }
-}
-
-async fn watch<S: Storage + 'static>(
-    proxy: &Proxy<Cache<TcpTransport, S>>,
-    address: SocketAddr,
-) -> Result<Admin, ServeFailure> {
-    let admin = Admin::start(address, Both(proxy.monitor(), proxy.cache().clone())).await;
-    let admin = admin.map_err(|error| ServeFailure::Admin { address, error })?;
-    info!(address = %admin.address(), "metrics, health and readiness");
-    Ok(admin)
-}
-
-/// One line, for people and for scripts that wait for it. Whether anybody reads it does not matter.
-fn announce<S: Storage + 'static>(proxy: &Proxy<Cache<TcpTransport, S>>) {
-    let brokers: Vec<String> = proxy
-        .ports()
-        .iter()
-        .map(|(node_id, port)| format!("broker {node_id} on port {port}"))
-        .collect();
-    let line = format!("clients begin at {}; {}", proxy.address(), brokers.join(", "));
-    let _unread = writeln!(io::stdout(), "{line}");
-}
+SIGTERM and SIGINT end the proxy once what is under way is answered and the cache is written out. SIGHUP reads the files of
+--tls-listen-cert, --tls-listen-key and --tls-listen-client-ca anew, for connections that begin from then on.";
 
 impl ProxyArguments {
-    fn settings(&self) -> Result<ProxySettings, Failure> {
+    pub(super) fn settings(&self) -> Result<ProxySettings, Failure> {
         let (listen, host) = resolve(&self.listen).map_err(|reason| {
             Failure::Serve(ServeFailure::Listen {
                 given: self.listen.clone(),
+                origin: self.origins.of("listen"),
                 reason,
             })
         })?;
@@ -225,6 +142,9 @@ impl ProxyArguments {
             limits: Limits {
                 connections: self.max_connections,
                 idle_timeout: self.idle_timeout,
+                request_size_bytes: bytes(self.max_request_size),
+                buffered_bytes: bytes(self.buffer_limit),
+                shutdown_grace: self.shutdown_grace,
                 ..Limits::default()
             },
             ..ProxySettings::new(listen, self.bootstrap.clone())
@@ -242,7 +162,7 @@ impl ProxyArguments {
 }
 
 /// The address, and the host that clients are told if it was given as a name.
-pub(super) fn resolve(given: &str) -> Result<(SocketAddr, Option<String>), String> {
+pub(crate) fn resolve(given: &str) -> Result<(SocketAddr, Option<String>), String> {
     if let Ok(address) = given.parse() {
         return Ok((address, None));
     }
@@ -250,4 +170,17 @@ pub(super) fn resolve(given: &str) -> Result<(SocketAddr, Option<String>), Strin
     let address = addresses.next().ok_or("the name has no address")?;
     let host = given.rsplit_once(':').map(|(host, _)| host.to_owned());
     Ok((address, host))
+}
+
+/// What does not fit into memory is no bound.
+fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
+/// Whether it may be a place to listen at; names are looked up later.
+fn parse_listen(given: &str) -> Result<String, &'static str> {
+    let has_port = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok();
+    let is_one = given.parse::<SocketAddr>().is_ok() || given.rsplit_once(':').is_some_and(has_port);
+    let wrong = "write HOST:PORT, such as 0.0.0.0:19092";
+    is_one.then(|| given.to_owned()).ok_or(wrong)
 }
