@@ -58,7 +58,7 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
-    /// Make the npm package `target/npm/kachet` and the component `target/wasm/kachet.component.wasm`, and print their sizes.
+    /// Make the npm package `target/npm/kachet`, the examples beside it and the component `target/wasm/kachet.component.wasm`, and print sizes.
     Wasm,
     /// Test against brokers of older releases; every run of `test` starts the first and one of the others.
     BrokerVersions {

@@ -29,7 +29,7 @@ pub(crate) enum Part {
     Python,
     /// The Go compiler.
     Go,
-    /// A browser, for the proxy's status page.
+    /// A browser, for the pages.
     Chromium,
     /// The client that everybody has for HTTP.
     Curl,

@@ -59,12 +59,3 @@ export function topicOf(name) {
   const topics = (version <= 14 ? 4 : 0) + 4 + 4 + 4 + 1 + 4 + 4;
   return new Uint8Array(body.subarray(topics + 1, topics + 17));
 }
-
-export function crc32(bytes) {
-  let crc = 0xffff_ffff;
-  for (const byte of bytes) {
-    crc ^= byte;
-    for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (0xedb8_8320 & -(crc & 1));
-  }
-  return ((crc ^ 0xffff_ffff) >>> 0).toString(16).padStart(8, "0");
-}

@@ -119,7 +119,13 @@ pub(crate) fn package_and_test(toolchain: Toolchain) -> Result<Tally> {
     package::test_in_node()
 }
 
-/// Makes the npm package and the component.
+/// Fetches what npm brings: what makes the packages, and workerd, which runs an example in the tests.
+pub(crate) fn install_tools() -> Result<()> {
+    system::require(&[system::Part::Node])?;
+    package::Tools::install().map(drop)
+}
+
+/// Makes the npm package, its examples and the component.
 pub(crate) fn package() -> Result<()> {
     match ensure()? {
         Ok(toolchain) => package::build(toolchain),

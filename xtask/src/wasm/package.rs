@@ -58,11 +58,17 @@ const WASM_OPT: [&str; 10] = [
     "--strip-producers",
 ];
 
+/// The examples, and where each looks for the npm package.
+const EXAMPLES: [(&str, &str); 2] = [("browser", "kachet"), ("worker", "node_modules/kachet")];
+
 /// Builds everything.
 pub(super) fn build(toolchain: Toolchain) -> Result<()> {
     system::require(&[Part::Node])?;
     let tools = Tools::install()?;
     javascript(toolchain, &tools, ALL_CODECS, &package_dir())?;
+    for (example, package) in EXAMPLES {
+        assemble(example, package)?;
+    }
     let unpublished = target_dir().join("wasm").join(WITHOUT_ZSTD.folder);
     javascript(toolchain, &tools, WITHOUT_ZSTD, &unpublished.join("package"))?;
     component(toolchain, &tools)
@@ -78,14 +84,29 @@ pub(super) fn component_path() -> PathBuf {
     target_dir().join("wasm").join("kachet.component.wasm")
 }
 
+/// Puts an example and the package together into `target/npm/NAME`, from where it runs as it is.
+fn assemble(example: &str, package: &str) -> Result<()> {
+    let folder = target_dir().join("npm").join(example);
+    empty(&folder)?;
+    for file in files_in(&root().join("host-wasm/examples").join(example), |_| true)? {
+        copy(&file, &folder.join(file.file_name().unwrap_or_default()))?;
+    }
+    install_package(&folder.join(package))
+}
+
+/// Copies the npm package to where it is looked for.
+fn install_package(folder: &Path) -> Result<()> {
+    for file in files_in(&package_dir(), |_| true)? {
+        copy(&file, &folder.join(file.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
+}
+
 /// Runs the tests of the npm package in Node; counts them.
 pub(super) fn test_in_node() -> Result<Tally> {
     let folder = target_dir().join("npm").join("test");
     empty(&folder)?;
-    let installed = folder.join("node_modules/kachet");
-    for file in files_in(&package_dir(), |_| true)? {
-        copy(&file, &installed.join(file.file_name().unwrap_or_default()))?;
-    }
+    install_package(&folder.join("node_modules/kachet"))?;
     for file in files_in(&root().join("host-wasm/js/test"), |_| true)? {
         copy(&file, &folder.join(file.file_name().unwrap_or_default()))?;
     }
