@@ -5,7 +5,7 @@ use crate::freshness::UNCONFIRMED_EPOCHS_LIMIT;
 
 const BOUND: Duration = Duration::from_millis(1_000);
 
-fn bounded() -> MemoryCache {
+pub(super) fn bounded() -> MemoryCache {
     MemoryCache::new(
         CacheSettings {
             size_limit_bytes: 1 << 20,
@@ -17,11 +17,11 @@ fn bounded() -> MemoryCache {
     )
 }
 
-fn is_hit(cache: &MemoryCache, offset: i64, now: Instant) -> bool {
+pub(super) fn is_hit(cache: &MemoryCache, offset: i64, now: Instant) -> bool {
     cache.plan(request(offset), now).into_response().is_some()
 }
 
-fn evidence(log_start_offset: i64, high_watermark: i64) -> Evidence {
+pub(super) fn evidence(log_start_offset: i64, high_watermark: i64) -> Evidence {
     let epoch_end = EpochEnd {
         epoch: 0,
         end_offset: high_watermark,
@@ -36,7 +36,7 @@ fn evidence(log_start_offset: i64, high_watermark: i64) -> Evidence {
     }
 }
 
-fn validate(cache: &mut MemoryCache, evidence: &Evidence, asked_at: Instant) {
+pub(super) fn validate(cache: &mut MemoryCache, evidence: &Evidence, asked_at: Instant) {
     let doubtful = &cache.doubtful(&request(0), Instant::from_start(Duration::MAX))[0];
     // Unless a test says otherwise, older epochs reach as far as that which it is about.
     let told = |epoch: i32| evidence.older_epoch_ends.iter().any(|(asked, _)| *asked == epoch);
@@ -556,62 +556,5 @@ fn another_cluster_empties_the_cache() {
     assert!(hit(&cache, request(0)).is_some());
     cache.identify_cluster(&WireStr::from_static("b"));
     assert!(hit(&cache, request(0)).is_none());
-    check_accounting(&cache);
-}
-
-#[test]
-fn batches_of_a_compacted_topic_are_fetched_anew_after_a_bound_of_their_own() {
-    let compacted = |is_compacted| Evidence {
-        is_compacted,
-        ..evidence(0, 100)
-    };
-    let mut cache = bounded();
-    fill(&mut cache, 0, 100, &[batch(0, 10)]);
-    absorb_at(&mut cache, &request(10), &response(100, batch(10, 10)), at(2_000));
-    validate(&mut cache, &compacted(true), at(3_000));
-    assert!(is_hit(&cache, 0, at(3_000)), "fetched 3 bounds ago");
-    validate(&mut cache, &compacted(true), at(3_001));
-    assert!(!is_hit(&cache, 0, at(3_001)));
-    assert!(is_hit(&cache, 10, at(3_001)), "fetched later");
-    // The same batch again: it has not been rewritten, and counts as new.
-    absorb_at(&mut cache, &request(0), &response(100, batch(0, 10)), at(3_001));
-    assert!(is_hit(&cache, 0, at(3_001)));
-    assert_eq!(cache.statistics().inserts, 2);
-    // Where the policy is delete there is no such bound.
-    validate(&mut cache, &compacted(false), at(9_000));
-    assert!(is_hit(&cache, 0, at(9_000)));
-}
-
-#[test]
-fn a_gap_of_a_compacted_topic_is_no_younger_than_the_answer_that_showed_it() {
-    let mut cache = bounded();
-    absorb_at(&mut cache, &request(5), &response(100, batch(10, 10)), at(1_000));
-    // From another replica, or after a change, there may be something in front of it.
-    absorb_at(&mut cache, &request(10), &response(100, batch(10, 10)), at(3_500));
-    let stands = Evidence {
-        is_compacted: true,
-        ..evidence(0, 100)
-    };
-    let doubtful = cache.doubtful(&request(10), at(4_000));
-    cache.validate(&doubtful[0], &stands, at(4_000));
-    assert!(is_hit(&cache, 10, at(4_001)));
-    assert!(!is_hit(&cache, 5, at(4_001)));
-    // An answer that was overtaken vouches for nothing that a newer one does not.
-    absorb_at(&mut cache, &request(5), &response(100, batch(10, 10)), at(3_400));
-    cache.validate(&doubtful[0], &stands, at(4_000));
-    assert!(is_hit(&cache, 10, at(4_001)));
-    assert!(!is_hit(&cache, 5, at(4_001)));
-}
-
-#[test]
-fn where_nothing_is_compacted_a_gap_that_was_shown_once_stays_covered() {
-    let mut cache = bounded();
-    absorb(&mut cache, &request(5), &response(100, batch(10, 10)));
-    validate(&mut cache, &evidence(0, 100), at(1));
-    absorb(&mut cache, &request(10), &response(100, batch(10, 10)));
-    assert!(is_hit(&cache, 5, at(1)));
-    absorb(&mut cache, &request(2), &response(100, batch(10, 10)));
-    assert!(is_hit(&cache, 2, at(1)));
-    assert_eq!(cache.statistics().inserts, 1);
     check_accounting(&cache);
 }

@@ -1,6 +1,7 @@
 //! The rules of the cache, one by one, on batches that are made here. A real broker judges the same rules in the
 //! tests that start one.
 
+mod compaction;
 mod freshness;
 mod limits;
 mod plans;
