@@ -33,6 +33,8 @@ pub(crate) enum Part {
     Curl,
     /// Node with npm, which fetches clients and what makes a package of WebAssembly.
     Node,
+    /// What counts instructions.
+    Valgrind,
 }
 
 /// What the clients in other languages take.
@@ -51,6 +53,7 @@ impl Part {
             Self::Go => format!("a Go of version 1.{GO_MINOR_MIN} or later"),
             Self::Curl => "curl".to_owned(),
             Self::Node => format!("Node of version {NODE_MAJOR_MIN} or later with npm"),
+            Self::Valgrind => "valgrind".to_owned(),
         }
     }
 
@@ -68,6 +71,7 @@ impl Part {
                 minor.is_some_and(|minor| minor >= GO_MINOR_MIN)
             }
             Self::Curl => find_program("curl").is_some(),
+            Self::Valgrind => find_program("valgrind").is_some(),
             Self::Node => {
                 find_program("npm").is_some() && node_major().is_some_and(|major| major >= NODE_MAJOR_MIN)
             }
@@ -86,6 +90,7 @@ impl Part {
             Self::Curl => &["curl"],
             // It brings nodejs with it.
             Self::Node => &["npm"],
+            Self::Valgrind => &["valgrind"],
         }
     }
 
@@ -98,6 +103,7 @@ impl Part {
             Self::Go => "go",
             Self::Curl => "curl",
             Self::Node => "node",
+            Self::Valgrind => "valgrind",
         }
     }
 }
