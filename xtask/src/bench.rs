@@ -1,6 +1,7 @@
 //! `cargo xtask bench` and `cargo xtask instructions`: how long things take, and how many instructions.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::process;
 use crate::project::{cargo, root, target_dir};
 use crate::system::{self, Part};
+use crate::{kafka, process};
 
 /// How far from its baseline a count may be, in percent: what another release of the compiler or the C library changes is less,
 /// and one more allocation or copy in these paths is more.
@@ -139,7 +140,7 @@ fn written(counts: &Counts) -> String {
          # `cargo xtask instructions --accept` writes this.\n"
     );
     for (name, count) in counts {
-        text.push_str(&format!("{name} {count}\n"));
+        let _ = writeln!(text, "{name} {count}");
     }
     text
 }

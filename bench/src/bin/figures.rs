@@ -83,7 +83,6 @@ fn main() -> Result<()> {
 #[cfg(unix)]
 fn measure(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
-    let this = std::env::current_exe()?;
     let scope = Scope {
         is_quick: arguments.quick,
         rounds: arguments
@@ -92,7 +91,6 @@ fn measure(arguments: &Arguments) -> Result<()> {
         folder: arguments.folder.clone().unwrap_or_else(std::env::temp_dir),
         target_folder: arguments.target_folder.clone(),
         trace: arguments.trace.as_deref().map(public::read).transpose()?,
-        command: this.with_file_name("kachet"),
     };
     let all = || SECTIONS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let is_whole = arguments.sections.is_empty();

@@ -173,6 +173,11 @@ impl<'a> Contest<'a> {
         self.run_after(1, rounds)
     }
 
+    /// Without the round that does not count, for what was measured already.
+    pub fn run_cold(self, rounds: usize) -> Result<Outcome> {
+        self.run_after(0, rounds)
+    }
+
     /// For what takes the same value each time, such as a count: once.
     pub fn once(self) -> Result<Outcome> {
         self.run_after(0, 1)

@@ -35,8 +35,6 @@ pub struct Scope {
     pub target_folder: PathBuf,
     /// A trace of somebody's cache, for the table of hit ratios.
     pub trace: Option<Trace>,
-    /// The command `kachet`, for the rows of the proxy.
-    pub command: PathBuf,
 }
 
 type Measure = fn(&Scope) -> Result<Section>;

@@ -15,6 +15,11 @@ use kachet_workload::filled::{BatchAt, CRC32C, answer as fetched, batches, cache
 
 type Piece = fn(u32);
 
+/// Inserts before those that are counted.
+const WARMING: u32 = 4_096;
+/// As many as the longer run has.
+const INSERTS_MAX: u32 = WARMING + 8_192;
+
 /// Each with what it does once.
 const PIECES: [(&str, Piece); 6] = [
     ("lookup", lookup),
@@ -75,19 +80,21 @@ fn evict(calls: u32) {
 }
 
 fn insert(calls: u32, limit_bytes: u64) {
-    let mut cache = MemoryCache::new(settings(limit_bytes), CRC32C);
-    // As many before the first call as make the limit felt, and no table grow at the first of them.
-    for number in 0..calls + 4_096 {
+    // As many whatever the calls, so that their making is not in the difference.
+    let answers = (0..INSERTS_MAX).filter_map(|number| {
         let batch = BatchAt {
             partition: 0,
             base: i64::from(number),
             records: 1,
             size_bytes: 1 << 10,
         };
-        let Some((request, response)) = fetched(&[batch], i64::MAX) else {
-            return;
-        };
-        for harvest in Harvest::gather(&request, &response, CRC32C) {
+        fetched(&[batch], i64::MAX)
+    });
+    let answers: Vec<_> = answers.collect();
+    let mut cache = MemoryCache::new(settings(limit_bytes), CRC32C);
+    // So many before the first call that the limit is felt.
+    for (request, response) in answers.iter().take((WARMING + calls) as usize) {
+        for harvest in Harvest::gather(request, response, CRC32C) {
             cache.absorb(harvest, Instant::default());
         }
     }
