@@ -16,7 +16,7 @@ use crate::{kafka, process};
 
 /// How far from its baseline a count may be, in percent: what another release of the compiler or the C library changes is less,
 /// and one more allocation or copy in these paths is more.
-const TOLERANCE_PERCENT: f64 = 5.0;
+const TOLERANCE_PERCENT: u64 = 5;
 /// How often a piece is done in the shorter and in the longer run. The difference holds growth of tables alike.
 const CALLS: [u32; 2] = [4_096, 8_192];
 /// For one run under valgrind.
@@ -185,7 +185,7 @@ fn compare(baseline: &Counts, counted: &Counts) -> (String, Vec<String>) {
         };
         let percent = 100.0 * (*count as f64 / (*before).max(1) as f64 - 1.0);
         let line = format!("{name:12} {count:>9} instructions, baseline {before:>9}, {percent:+.1} %");
-        if percent.abs() > TOLERANCE_PERCENT {
+        if 100 * count.abs_diff(*before) > TOLERANCE_PERCENT * before {
             findings.push(line.clone());
         }
         table.push_str(&line);

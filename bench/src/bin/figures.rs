@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 #[cfg(unix)]
 use kachet_bench::{
-    report::{self, Machine, Run, Section},
+    report::{self, Machine, Run},
     rows::{self, SECTIONS, Scope},
     traces::public,
 };
@@ -99,23 +99,38 @@ fn measure(arguments: &Arguments) -> Result<()> {
     } else {
         arguments.sections.clone()
     };
-    let sections: Result<Vec<Section>> = names.iter().map(|name| rows::measure(name, &scope)).collect();
+    let (mut sections, mut failed) = (Vec::new(), Vec::new());
+    for name in &names {
+        match rows::measure(name, &scope) {
+            Ok(section) => sections.push(section),
+            // The rest is worth having.
+            Err(error) => {
+                eprintln!("{name}: {error:#}");
+                failed.push(name.as_str());
+            }
+        }
+    }
     let run = Run {
         machine: Machine::this(),
         is_quick: arguments.quick,
         seconds: started.elapsed().as_secs_f64(),
-        sections: sections?,
+        sections,
     };
     if let Some(json) = &arguments.json {
         write(json, &format!("{:#}\n", run.json()))?;
     }
     let page = report::page(&run);
-    if is_whole {
+    if is_whole && failed.is_empty() {
         write(&arguments.results.join("RESULTS.md"), &page)?;
         draw(&run, &arguments.results.join("plots"))?;
     } else {
         println!("{page}");
     }
+    ensure!(
+        failed.is_empty(),
+        "not measured, see above: {}",
+        failed.join(", ")
+    );
     Ok(())
 }
 

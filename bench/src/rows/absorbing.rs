@@ -17,8 +17,8 @@ pub(super) fn section(scope: &Scope) -> Result<Section> {
         "inserts",
         "Inserts in memory",
         "Answers of one batch each are checked and kept in a cache of 64 MiB that is full, so that each makes another one go. The \
-         floor copies the same bytes and computes their checksum; peers are given bytes that nobody has checked, and keep them \
-         without a copy.",
+         floor copies the same bytes and computes their checksum; peers get a copy of \
+         each batch after its checksum was computed, so that none keeps a whole response alive.",
     );
     for size_bytes in [1_000, 16 << 10, 512 << 10] {
         section.rows.push(row(scope, size_bytes)?);
@@ -62,10 +62,10 @@ pub(super) fn row(scope: &Scope, size_bytes: usize) -> Result<Outcome> {
             cache.forget_partition(key(0));
             Ok(total / took)
         })
-        .way("quick_cache, unchecked", Role::Peer, || {
+        .way("quick_cache", Role::Peer, || {
             Ok(total / inserted(&made, &bytes, |base, batch| quick_cache.insert(base, batch)))
         })
-        .way("moka, unchecked", Role::Peer, || {
+        .way("moka", Role::Peer, || {
             Ok(total / inserted(&made, &bytes, |base, batch| moka.insert(base, batch)))
         })
         .way("memcpy and CRC-32C", Role::Floor, || {
@@ -98,7 +98,8 @@ impl quick_cache::Weighter<i64, Bytes> for Bytewise {
 fn inserted(made: &[BatchAt], bytes: &[Bytes], insert: impl Fn(i64, Bytes)) -> f64 {
     let started = std::time::Instant::now();
     for (batch, bytes) in made.iter().zip(bytes) {
-        insert(batch.base, bytes.clone());
+        black_box(crc32c::crc32c(&bytes[21..]));
+        insert(batch.base, Bytes::copy_from_slice(bytes));
     }
     started.elapsed().as_secs_f64()
 }

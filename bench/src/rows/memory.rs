@@ -31,15 +31,15 @@ pub(super) fn section(scope: &Scope) -> Result<Section> {
         "What the cache counts of its limit beside the batches themselves; and what a process has more of in memory after twice \
          the limit of batches went in, divided by the limit. Peers count the batches alone, without keys and maps of ranges.",
     );
-    section.rows.push(index(scope)?);
+    section.rows.push(index()?);
     for size_bytes in [1 << 10, 16 << 10] {
         section.rows.push(resident(scope, size_bytes)?);
     }
     Ok(section)
 }
 
-fn index(scope: &Scope) -> Result<Outcome> {
-    let number = if scope.is_quick { 100_000 } else { 1_000_000 };
+fn index() -> Result<Outcome> {
+    let number = 1_000_000;
     let made = batches(number, 64, 200);
     let bytes: usize = made.iter().map(|batch| batch.size_bytes).sum();
     let cache = cache(&made, 8 << 30);

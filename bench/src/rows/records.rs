@@ -9,8 +9,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kachet_core::wire::codec::{DEFAULT_DECOMPRESSED_LIMIT_BYTES, decompress};
 use kachet_core::wire::{BatchEntry, Batches, RecordBatch};
 use kafka_protocol::records::{
-    Compression, NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, NO_SEQUENCE, Record,
-    RecordBatchDecoder, RecordBatchEncoder, RecordEncodeOptions, TimestampType,
+    Compression, NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, Record, RecordBatchDecoder,
+    RecordBatchEncoder, RecordEncodeOptions, TimestampType,
 };
 
 use super::Scope;
@@ -145,7 +145,8 @@ fn record(number: u32, rng: &mut fastrand::Rng) -> Record {
         producer_epoch: NO_PRODUCER_EPOCH,
         timestamp_type: TimestampType::Creation,
         offset: i64::from(number),
-        sequence: NO_SEQUENCE,
+        // The encoder begins a batch where a sequence does not follow.
+        sequence: i32::try_from(number).unwrap_or(i32::MAX),
         timestamp: 1_700_000_000_000,
         key: Some(Bytes::from(format!("key-{number}"))),
         value: Some(Bytes::from(value)),

@@ -22,6 +22,8 @@ use super::prepared::read_through;
 
 /// Set, it has the way of the core alone tell where the time went.
 const SHOW_SPENT: &str = "KACHET_BENCH_SPENT";
+/// In blocks of 64 MiB foyer wants several to write into.
+const DEVICE_BYTES_MIN: usize = 512 << 20;
 /// Files by themselves take so long that fewer of them have to tell.
 const FILES: usize = 1024;
 /// With an fsync each, still fewer.
@@ -211,7 +213,9 @@ fn synced_files(_: &Runtime, folder: &Path, made: &Made) -> Result<Took> {
 fn foyer(runtime: &Runtime, folder: &Path, made: &Made) -> Result<Took> {
     let bytes = usize::try_from(made.batch_bytes)?;
     let build = async {
-        let device = FsDeviceBuilder::new(folder).with_capacity(2 * bytes).build()?;
+        let device = FsDeviceBuilder::new(folder)
+            .with_capacity((2 * bytes).max(DEVICE_BYTES_MIN))
+            .build()?;
         let engine = BlockEngineConfig::new(device)
             .with_block_size(64 << 20)
             .with_buffer_pool_size(4 * bytes)
