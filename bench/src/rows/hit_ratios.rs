@@ -22,7 +22,7 @@ pub(super) fn section(scope: &Scope) -> Result<Section> {
          traces are made by `bench/src/traces` from a seed, and every policy sees the same reads; *optimum* knows the future. \
          `cargo run --release -p kachet-bench --bin hit-ratio -- --variations` runs others, `--trace FILE` somebody's own.",
     );
-    let divisor = if scope.is_quick { 20 } else { 1 };
+    let divisor = if scope.is_quick { 4 } else { 1 };
     let mut traces = traces::all(1, Scale { divisor });
     traces.extend(scope.trace.clone());
     let contestants = policies::contestants();
