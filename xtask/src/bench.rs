@@ -80,6 +80,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Whether everything that counting needs is there: Ok(Some(why)) says what is missing and how to get it.
 pub(crate) fn ensure() -> Result<Option<String>> {
+    if !cfg!(target_arch = "x86_64") {
+        return Ok(Some("the baseline counts instructions of x86-64".to_owned()));
+    }
     system::ensure(&[Part::Valgrind])
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::process::{self, Tally, find_program, run_tests};
 use crate::project::{cargo, root, target_dir};
 use crate::steps::{Outcome, Steps};
+use crate::system::{self, Part};
 use crate::{bench, clients, kafka, licences, simulation, tidy, wasm};
 
 /// What to test.
@@ -95,7 +96,7 @@ pub(crate) fn set_up() -> bool {
         None => Ok(Outcome::Passed),
         Some(missing) => bail!("{missing}"),
     });
-    steps.run("valgrind", || match bench::ensure()? {
+    steps.run("valgrind", || match system::ensure(&[Part::Valgrind])? {
         None => Ok(Outcome::Passed),
         Some(missing) => bail!("{missing}"),
     });
