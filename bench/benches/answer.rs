@@ -6,42 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use kachet_bench::filled::{TOPIC, batches, cache, lookups};
-use kachet_core::cache::MemoryCache;
+use kachet_bench::answers::{answer, request};
+use kachet_bench::filled::{batches, cache, lookups};
 use kachet_core::identity::PartitionKey;
-use kachet_core::time::Instant;
-use kachet_core::wire::{Chunks, FetchPartition, FetchRequest, FetchTopic, TaggedFields, TopicRef};
-
-/// With ids and tagged fields.
-const VERSION: i16 = 17;
-
-/// A request for one batch.
-fn request(partition: i32, fetch_offset: i64, isolation_level: i8) -> Bytes {
-    let request = FetchRequest {
-        isolation_level,
-        topics: vec![FetchTopic {
-            topic: TopicRef::Id(TOPIC),
-            partitions: vec![FetchPartition::new(partition, fetch_offset, 1)],
-            unknown_tags: TaggedFields::default(),
-        }],
-        ..FetchRequest::default()
-    };
-    let mut encoded = Chunks::new();
-    request
-        .encode(VERSION, &mut encoded)
-        .expect("the version is spoken");
-    encoded.into_bytes()
-}
-
-/// Answers a request; gives the size of the answer, in bytes, so that nothing of it can be left out.
-fn answer(cache: &MemoryCache, request: &Bytes, encoded: &mut Chunks) -> usize {
-    let request = FetchRequest::decode(request.clone(), VERSION).expect("it is a request");
-    let plan = cache.plan(request, Instant::default());
-    encoded.clear();
-    let is_whole = plan.encode_response(VERSION, encoded);
-    assert_eq!(is_whole, Ok(true), "every batch is held");
-    encoded.size_bytes()
-}
+use kachet_core::wire::Chunks;
 
 fn whole(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("answer");

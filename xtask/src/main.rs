@@ -1,6 +1,7 @@
 //! Every chore of the project, as code: `cargo xtask help`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod clients;
 mod differential;
 mod kafka;
@@ -83,6 +84,14 @@ enum Command {
     Sim(simulation::Options),
     /// Send random requests to a real Kafka and through the proxy, and have every answer judged.
     Differential(differential::Options),
+    /// Measure this project and its peers side by side, and write `bench/RESULTS.md` with its drawings.
+    Bench(bench::Options),
+    /// Count the instructions of the hot paths by callgrind, and compare them with `bench/workload/instructions.txt`.
+    Instructions {
+        /// Make what is counted the baseline.
+        #[arg(long)]
+        accept: bool,
+    },
     /// Check the style rules that no other tool knows: file sizes, names, leftovers, panics in libraries.
     Tidy,
     /// Check that every dependency's licence is one that the project accepts.
@@ -101,6 +110,10 @@ fn main() -> ExitCode {
         Command::Soak { minutes, seed } => told(&kafka::soak(minutes, seed)),
         Command::Sim(options) => told(&simulation::run(&options)),
         Command::Differential(options) => told(&differential::run(&options)),
+        Command::Bench(options) => told(&bench::run(&options)),
+        Command::Instructions { accept } => {
+            told(&system::require(&[system::Part::Valgrind]).and_then(|()| bench::instructions(accept)))
+        }
         Command::Tidy => told(&tidy::run()),
         Command::Licences => told(&licences::run()),
     };

@@ -93,6 +93,38 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Runs `command` and returns what it wrote to stderr; kills it and fails after `limit`. For those that write little, less than a
+/// pipe holds.
+pub(crate) fn capture_errors_within(command: &mut Command, limit: Duration) -> Result<String> {
+    announce(command);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let child = command.spawn();
+    let mut child = child.with_context(|| format!("cannot start `{}`", describe(command)))?;
+    let deadline = Instant::now() + limit;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            bail!("`{}` did not end within {limit:?}", describe(command));
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    let mut said = String::new();
+    if let Some(mut pipe) = child.stderr.take() {
+        pipe.read_to_string(&mut said)?;
+    }
+    if !status.success() {
+        bail!("`{}` ended with {status}: {}", describe(command), said.trim());
+    }
+    Ok(said)
+}
+
 /// Runs a `cargo test`, shows its output as it comes and counts the tests. Err only where it cannot be run at all.
 pub(crate) fn run_tests(command: &mut Command) -> Result<Tally> {
     announce(command);

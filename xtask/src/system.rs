@@ -35,6 +35,8 @@ pub(crate) enum Part {
     Curl,
     /// Node with npm, which fetches clients and what makes a package of WebAssembly.
     Node,
+    /// What counts instructions.
+    Valgrind,
 }
 
 /// What the clients in other languages take.
@@ -54,6 +56,7 @@ impl Part {
             Self::Chromium => "Chromium".to_owned(),
             Self::Curl => "curl".to_owned(),
             Self::Node => format!("Node of version {NODE_MAJOR_MIN} or later with npm"),
+            Self::Valgrind => "valgrind".to_owned(),
         }
     }
 
@@ -74,6 +77,7 @@ impl Part {
                 .iter()
                 .any(|program| find_program(program).is_some()),
             Self::Curl => find_program("curl").is_some(),
+            Self::Valgrind => find_program("valgrind").is_some(),
             Self::Node => {
                 find_program("npm").is_some() && node_major().is_some_and(|major| major >= NODE_MAJOR_MIN)
             }
@@ -93,6 +97,7 @@ impl Part {
             Self::Curl => &["curl"],
             // It brings nodejs with it.
             Self::Node => &["npm"],
+            Self::Valgrind => &["valgrind"],
         }
     }
 
@@ -106,6 +111,7 @@ impl Part {
             Self::Chromium => "chromium",
             Self::Curl => "curl",
             Self::Node => "node",
+            Self::Valgrind => "valgrind",
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::process::{self, Tally, find_program, run_tests};
 use crate::project::{cargo, root, target_dir};
 use crate::steps::{Outcome, Steps};
 use crate::system::{self, Part};
-use crate::{clients, kafka, licences, simulation, tidy, wasm};
+use crate::{bench, clients, kafka, licences, simulation, tidy, wasm};
 
 /// What to test.
 #[derive(Debug)]
@@ -65,6 +65,12 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
         });
     }
     steps.run("tests", || workspace_tests(wanted));
+    steps.run("instructions", || {
+        Ok(match bench::ensure()? {
+            Some(missing) => Outcome::Skipped(missing),
+            None => bench::instructions(false).map(|()| Outcome::Passed)?,
+        })
+    });
     steps.run("simulation", || {
         simulation::run(&simulation::Options::of_every_test()).map(|()| Outcome::Passed)
     });
@@ -94,6 +100,10 @@ pub(crate) fn set_up() -> bool {
         Some(missing) => bail!("{missing}"),
     });
     steps.run("browser", || match system::ensure(&[Part::Chromium])? {
+        None => Ok(Outcome::Passed),
+        Some(missing) => bail!("{missing}"),
+    });
+    steps.run("valgrind", || match system::ensure(&[Part::Valgrind])? {
         None => Ok(Outcome::Passed),
         Some(missing) => bail!("{missing}"),
     });

@@ -1,7 +1,8 @@
 //! Prints the table of byte hit ratios: what share of the bytes read each policy served from the cache.
 
-use std::process::ExitCode;
+use std::path::PathBuf;
 
+use anyhow::Result;
 use clap::Parser;
 use kachet_bench::policies::{self, Role};
 use kachet_bench::table::{self, Cell};
@@ -19,15 +20,20 @@ struct Arguments {
     /// Runs the variations of the traces instead: other numbers of readers, lags, skews and lengths.
     #[arg(long)]
     variations: bool,
+    /// Runs somebody's trace instead: libCacheSim's oracleGeneral, or CSV of time, object and size; also by zstd.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["variations", "quick"])]
+    trace: Option<PathBuf>,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
 }
 
-fn main() -> ExitCode {
+fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let contestants = policies::contestants();
-    let traces = if arguments.variations {
+    let traces = if let Some(file) = &arguments.trace {
+        vec![traces::public::read(file)?]
+    } else if arguments.variations {
         traces::variations(arguments.seed)
     } else {
         let divisor = if arguments.quick { 10 } else { 1 };
@@ -42,7 +48,7 @@ fn main() -> ExitCode {
     } else {
         print_table(&cells);
     }
-    ExitCode::SUCCESS
+    Ok(())
 }
 
 fn json(cells: &[Cell]) -> serde_json::Value {

@@ -6,6 +6,7 @@
 mod fan_out;
 mod looping;
 mod mix;
+pub mod public;
 mod replays;
 mod scans;
 mod topic;

@@ -45,7 +45,7 @@
 //!
 //! [`ReadMode::Positional`] makes a system call for each read, which copies what the page cache has and says at once if
 //! it has not. [`ReadMode::Mapped`] hands out slices of the mapped file. Measured, as a multiple of a `pread` into a
-//! buffer that is there already and the checksum of what was read (`cargo bench -p kachet-bench --bench mount_reads`):
+//! buffer that is there already and the checksum of what was read (`cargo xtask bench mount`):
 //!
 //! | warm read of | the floor | positional | mapped | by a thread that may block |
 //! |---|---|---|---|---|

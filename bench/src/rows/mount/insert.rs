@@ -1,5 +1,7 @@
 //! Batches of 16 KiB go in: through the cache, as one plain stream, as a file each, and into a peer.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -12,11 +14,16 @@ use foyer::{
 };
 use tokio::runtime::Runtime;
 
-use super::mounted::{Made, fill, float, folder_in, median};
+use crate::contest::{Bound, Contest, Outcome, Role, Target, Unit};
+use crate::rows::Scope;
+
+use super::mounted::{Made, fill, float, folder_in};
 use super::prepared::read_through;
 
-/// Set, it has `--way 5` tell where the time went.
+/// Set, it has the way of the core alone tell where the time went.
 const SHOW_SPENT: &str = "KACHET_BENCH_SPENT";
+/// In blocks of 64 MiB foyer wants several to write into.
+const DEVICE_BYTES_MIN: usize = 512 << 20;
 /// Files by themselves take so long that fewer of them have to tell.
 const FILES: usize = 1024;
 /// With an fsync each, still fewer.
@@ -40,76 +47,41 @@ impl Took {
     }
 }
 
-type Way = (&'static str, fn(&Runtime, &Path, &Made) -> Result<Took>);
+type Way = (&'static str, Role, fn(&Runtime, &Path, &Made) -> Result<Took>);
 
 const WAYS: [Way; 6] = [
-    ("plain stream, 1 MiB a write", stream),
-    ("kachet", kachet),
-    ("foyer's hybrid cache", foyer),
-    ("a file for each batch", files),
-    ("a file for each batch, fsync", synced_files),
-    ("kachet's core on one thread", core),
+    ("plain stream, 1 MiB a write", Role::Floor, stream),
+    ("kachet", Role::Ours, kachet),
+    ("foyer's hybrid cache", Role::Peer, foyer),
+    ("a file for each batch", Role::Peer, files),
+    ("a file for each batch, fsync", Role::Peer, synced_files),
+    ("kachet's core on one thread", Role::Ours, core),
 ];
 
-pub(super) fn run(folder: &Path, mib: usize, rounds: usize) -> Result<()> {
-    let mut took: Vec<Vec<Took>> = vec![Vec::new(); WAYS.len()];
-    let mut random = fastrand::Rng::with_seed(9);
-    // One more, for what is slow only once.
-    for round in 0..=rounds {
-        // In another order each time, because what one leaves for the disk to do the next one pays for.
-        let mut order: Vec<usize> = (0..WAYS.len()).collect();
-        random.shuffle(&mut order);
-        for way in order {
-            let of_way = in_a_process(folder, mib, way)?;
-            if round > 0 {
-                took[way].push(of_way);
-            }
-        }
+pub(super) fn rows(scope: &Scope) -> Result<Vec<Outcome>> {
+    let mib = if scope.is_quick { 64 } else { 256 };
+    let what = format!("insert {} batches of 16 KiB", mib << 6);
+    // What one contest measures the other one shows from its other side.
+    let taken: Vec<RefCell<VecDeque<Took>>> = WAYS.iter().map(|_| RefCell::default()).collect();
+    let mut on_medium = Contest::new(format!("{what}, on the medium"), Unit::BytesPerSecond);
+    let mut accepted = Contest::new(format!("{what}, accepted"), Unit::BytesPerSecond);
+    for (way, ((name, role, _), of_way)) in WAYS.iter().zip(&taken).enumerate() {
+        on_medium = on_medium.way(*name, *role, move || {
+            let took = in_a_process(&scope.folder, mib, way)?;
+            of_way.borrow_mut().push_back(took);
+            Ok(took.synced())
+        });
+        accepted = accepted.way(*name, *role, || {
+            let took = of_way.borrow_mut().pop_front();
+            Ok(took.context("the other contest has gone first")?.accepted())
+        });
     }
-    println!(
-        "insert {} batches of 16 KiB ({mib} MiB), {rounds} rounds; ratio of rates to the plain stream:",
-        mib << 6
-    );
-    println!(
-        "  {:<32} {:>10} {:>7} {:>16} {:>7}",
-        "", "accepted", "ratio", "on the medium", "ratio"
-    );
-    for ((name, _), of_way) in WAYS.iter().zip(&took) {
-        let ratio = |rate: fn(&Took) -> f64| {
-            median(
-                of_way
-                    .iter()
-                    .zip(&took[0])
-                    .map(|(way, stream)| rate(way) / rate(stream)),
-            )
-        };
-        let mib_per_s = |rate: fn(&Took) -> f64| median(of_way.iter().map(rate)) / f64::from(1 << 20);
-        println!(
-            "  {name:<32} {:>6.0} MiB/s {:>6.3} {:>10.0} MiB/s {:>7.3}",
-            mib_per_s(Took::accepted),
-            ratio(Took::accepted),
-            mib_per_s(Took::synced),
-            ratio(Took::synced),
-        );
-    }
-    let times = |other: usize, rate: fn(&Took) -> f64| {
-        median(
-            took[1]
-                .iter()
-                .zip(&took[other])
-                .map(|(kachet, other)| rate(kachet) / rate(other)),
-        )
-    };
-    println!(
-        "  kachet: {:.1} times a file for each batch, {:.0} times one with fsync, {:.2} times foyer (on the medium: {:.1}, {:.0}, {:.2})",
-        times(3, Took::accepted),
-        times(4, Took::accepted),
-        times(2, Took::accepted),
-        times(3, Took::synced),
-        times(4, Took::synced),
-        times(2, Took::synced),
-    );
-    Ok(())
+    let (kachet, stream, synced_files) = (WAYS[1].0, WAYS[0].0, WAYS[4].0);
+    let on_medium = on_medium
+        .target(Target::ratio(kachet, stream, Bound::AtLeast(0.6)))
+        // What the reference does for each batch.
+        .target(Target::ratio(kachet, synced_files, Bound::AtLeast(60.0)));
+    Ok(vec![on_medium.run(scope.rounds)?, accepted.run(scope.rounds)?])
 }
 
 /// Has a process of its own go one way: what a way leaves behind in memory and in threads holds no other up.
@@ -118,8 +90,8 @@ fn in_a_process(folder: &Path, mib: usize, way: usize) -> Result<Took> {
     // What was removed before has left the disk.
     File::open(folder)?.sync_all()?;
     let mut process = Command::new(std::env::current_exe()?);
-    process.args(["--way", &way.to_string(), "--mib", &mib.to_string(), "--folder"]);
-    let output = process.arg(place.path()).output()?;
+    process.arg("insert").arg(place.path());
+    let output = process.args([mib.to_string(), way.to_string()]).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}: {said}", WAYS[way].0);
     let numbers = String::from_utf8(output.stdout)?;
@@ -138,8 +110,8 @@ fn in_a_process(folder: &Path, mib: usize, way: usize) -> Result<Took> {
 }
 
 /// Goes one way, and says how long it took.
-pub(super) fn go(folder: &Path, mib: usize, way: usize) -> Result<()> {
-    let (_, way) = WAYS.get(way).context("there is no such way")?;
+pub fn go(folder: &Path, mib: usize, way: usize) -> Result<()> {
+    let (_, _, way) = WAYS.get(way).context("there is no such way")?;
     let made = Made::of_common_size(mib << 6);
     let took = way(&Runtime::new()?, folder, &made)?;
     println!(
@@ -241,7 +213,9 @@ fn synced_files(_: &Runtime, folder: &Path, made: &Made) -> Result<Took> {
 fn foyer(runtime: &Runtime, folder: &Path, made: &Made) -> Result<Took> {
     let bytes = usize::try_from(made.batch_bytes)?;
     let build = async {
-        let device = FsDeviceBuilder::new(folder).with_capacity(2 * bytes).build()?;
+        let device = FsDeviceBuilder::new(folder)
+            .with_capacity((2 * bytes).max(DEVICE_BYTES_MIN))
+            .build()?;
         let engine = BlockEngineConfig::new(device)
             .with_block_size(64 << 20)
             .with_buffer_pool_size(4 * bytes)

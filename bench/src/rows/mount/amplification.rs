@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
+use crate::filled::{answer, key, settings};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use kachet::mount::{MountPoint, MountReader};
-use kachet_bench::filled::{answer, key, settings};
 use kachet_core::storage::{SegmentId, Storage, StorageError, StoredSegment};
 use tokio::runtime::Runtime;
+
+use crate::contest::{Bound, Contest, Outcome, Role, Target, Unit};
+use crate::rows::Scope;
 
 use super::mounted::{Made, Mounted, float, folder_in, is_verified};
 
@@ -46,19 +49,29 @@ impl Storage for Counting {
     }
 }
 
-pub(super) fn run(folder: &Path, mib: usize) -> Result<()> {
+pub(super) fn rows(scope: &Scope) -> Result<Vec<Outcome>> {
     ensure!(is_verified::<Counting>());
     let runtime = Runtime::new()?;
-    let made = Made::of_common_size(mib << 6);
-    println!("bytes appended for each byte of a batch that is kept, batches of 16 KiB:");
-    let whole = runtime.block_on(without_reuse(folder, &made))?;
-    println!("  {:<56} {whole:.4}", "all of it fits");
+    let made = Made::of_common_size(if scope.is_quick { 2_000 } else { 16_000 });
+    let written = |what: &str| {
+        Contest::new(
+            format!("bytes written for each that is kept, {what}"),
+            Unit::Times,
+        )
+    };
+    let whole = written("all of it fits").way("kachet", Role::Ours, || {
+        runtime.block_on(without_reuse(&scope.folder, &made))
+    });
+    let mut rows = vec![whole.target(Target::of("kachet", Bound::AtMost(1.01))).once()?];
     for percent in [50, 25, 10] {
-        let (ratio, hits) = runtime.block_on(with_reuse(folder, &made, percent))?;
         let what = format!("{percent} % of it fits, four fifths of reads of one fifth");
-        println!("  {what:<56} {ratio:.4}, {:.1} % hits", hits * 100.0);
+        let row = written(&what).way("kachet", Role::Ours, || {
+            let (ratio, _) = runtime.block_on(with_reuse(&scope.folder, &made, percent))?;
+            Ok(ratio)
+        });
+        rows.push(row.once()?);
     }
-    Ok(())
+    Ok(rows)
 }
 
 fn counting(folder: &Path, limit_bytes: u64) -> Result<Mounted<Counting>> {

@@ -4,67 +4,53 @@
 use std::path::Path;
 use std::time::Instant;
 
+use crate::filled::{CRC32C, batches, settings};
 use anyhow::{Result, ensure};
 use kachet::mount::MountPoint;
-use kachet_bench::filled::{CRC32C, batches, settings};
 use kachet_core::segment::read_directory;
 use kachet_core::storage::Storage;
 use tokio::runtime::Runtime;
 
-use super::mounted::{Made, fill, float, folder_in, median, restore};
+use super::mounted::{Made, fill, folder_in, restore};
+use crate::contest::{Bound, Contest, Outcome, Role, Target, Unit};
+use crate::rows::Scope;
 
 /// As many batches of 16 KiB as a segment of 64 MiB holds, so that there are as many segments as with such.
 const BATCHES_PER_SEGMENT: usize = 4_000;
 const BATCH_BYTES: usize = 128;
 /// The record around a batch, its entry in the footer, and what is larger than the smallest batch on average.
 const AROUND_BYTES: usize = 64 + 44 + BATCH_BYTES / 4;
-/// As many batches as 64 GiB hold of 16 KiB.
-const BATCHES_OF_64_GIB: u64 = 64 << 16;
 
-pub(super) fn run(folder: &Path, count: usize, rounds: usize) -> Result<()> {
+pub(super) fn rows(scope: &Scope) -> Result<Vec<Outcome>> {
     let runtime = Runtime::new()?;
-    let place = folder_in(folder)?;
+    let count = if scope.is_quick { 100_000 } else { 1_000_000 };
+    let place = folder_in(&scope.folder)?;
     let segment_size_bytes = u32::try_from(BATCHES_PER_SEGMENT * (BATCH_BYTES + AROUND_BYTES))?;
     {
         let made = Made::new(batches(count, 64, BATCH_BYTES));
         drop(runtime.block_on(fill(place.path(), &made, Some(segment_size_bytes)))?);
     }
-    let settings = settings(64 << 30);
-    let (mut opened, mut read) = (Vec::new(), Vec::new());
-    let mut segments = 0;
-    for _ in 0..=rounds {
-        let started = Instant::now();
-        let (cache, restored) = runtime.block_on(restore(place.path(), settings))?;
-        opened.push(started.elapsed().as_secs_f64());
-        ensure!(
-            restored.batches == count as u64 && restored.scanned == 0,
-            "{restored:?}"
-        );
-        segments = restored.segments;
-        drop(cache);
-        let started = Instant::now();
-        runtime.block_on(read_directories(place.path()))?;
-        read.push(started.elapsed().as_secs_f64());
-    }
-    let (opened, read) = (
-        median(opened.into_iter().skip(1)),
-        median(read.into_iter().skip(1)),
-    );
-    println!(
-        "open a mount point of {count} batches in {segments} segments, {rounds} rounds, its footers in the page cache:"
-    );
-    println!(
-        "  {:<32} {:>7.1} ms, {:.0} ns a batch",
-        "Cache::restore",
-        opened * 1e3,
-        opened * 1e9 / float(count as u64)
-    );
-    println!("  {:<32} {:>7.1} ms", "of it reading the directories", read * 1e3);
-    println!(
-        "  64 GiB of batches of 16 KiB are {BATCHES_OF_64_GIB}: {:.2} s",
-        opened / float(count as u64) * float(BATCHES_OF_64_GIB)
-    );
-    Ok(())
+    let mut contest = Contest::new(format!("open a mount point of {count} batches"), Unit::Seconds)
+        .way("kachet", Role::Ours, || {
+            let started = Instant::now();
+            let (cache, restored) = runtime.block_on(restore(place.path(), settings(64 << 30)))?;
+            let took = started.elapsed();
+            ensure!(
+                restored.batches == count as u64 && restored.scanned == 0,
+                "{restored:?}"
+            );
+            drop(cache);
+            Ok(took.as_secs_f64())
+        })
+        .way("reading its directories", Role::Floor, || {
+            let started = Instant::now();
+            runtime.block_on(read_directories(place.path()))?;
+            Ok(started.elapsed().as_secs_f64())
+        });
+    // A tenth of the batches, a tenth of the time.
+    let limit_seconds = 0.15e-6 * crate::contest::count(count);
+    contest = contest.target(Target::of("kachet", Bound::AtMost(limit_seconds)));
+    Ok(vec![contest.run(scope.rounds)?])
 }
 
 /// The part of opening that reads, by itself.

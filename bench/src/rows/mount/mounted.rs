@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant as Clock};
 
+use crate::filled::{BatchAt, CRC32C, answer, batches, settings};
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use kachet::mount::{MountPoint, MountReader};
-use kachet_bench::filled::{BatchAt, CRC32C, answer, batches, settings};
 use kachet_core::cache::{Absorbed, Cache, CacheSettings, Harvest, Restored};
 use kachet_core::storage::{SegmentReader, Storage};
 use kachet_core::time::Instant;
@@ -154,12 +154,6 @@ pub(super) fn folder_in(folder: &Path) -> Result<TempDir> {
     Ok(tempfile::Builder::new()
         .prefix("kachet-bench-")
         .tempdir_in(folder)?)
-}
-
-pub(super) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// What is counted here is far below the precision of a float.

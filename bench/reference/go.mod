@@ -1,0 +1,3 @@
+module kachet.reference
+
+go 1.23
