@@ -89,14 +89,8 @@ pub(crate) fn build(toolchain: Toolchain) -> Tally {
             "--no-default-features",
         ],
         &["--target", BARE, "--package", "kachet-core"],
-        &[
-            "--target",
-            HOSTED,
-            "--package",
-            "kachet-core",
-            "--package",
-            "kachet-wasm",
-        ],
+        // `kachet-wasm` is a module only with one of its features, with which the packages are made.
+        &["--target", HOSTED, "--package", "kachet-core"],
     ];
     let mut tally = Tally::default();
     for arguments in builds {
