@@ -34,7 +34,6 @@ extern crate alloc;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 extern crate std;
 
-mod aborted;
 mod cache;
 mod checksum;
 mod clock;

@@ -20,9 +20,8 @@ use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use kachet_core::wire::codec::{Codec, decompress};
-use kachet_core::wire::{BatchEntry, Batches, PartitionData, Record, RecordBatch, RecordBytes};
+use kachet_core::wire::{AbortedWalk, BatchEntry, Batches, PartitionData, Record, RecordBatch, RecordBytes};
 
-use crate::aborted::Aborted;
 use crate::checksum::CRC32C;
 use crate::error::Error;
 
@@ -97,7 +96,7 @@ impl Block {
                 error_code,
             });
         }
-        let mut aborted = Aborted::new(data.aborted_transactions.as_deref());
+        let mut aborted = AbortedWalk::new(data.aborted_transactions.as_deref());
         let slices = data.records.iter().flat_map(RecordBytes::slices);
         for entry in slices.flat_map(|slice| Batches::new(slice)) {
             let batch = match entry.map_err(|source| Error::Batch { partition, source })? {
@@ -122,7 +121,7 @@ impl Block {
         &mut self,
         partition: i32,
         batch: &RecordBatch<'_>,
-        aborted: &mut Aborted<'_>,
+        aborted: &mut AbortedWalk<'_>,
         wanted: &Wanted,
     ) -> Result<(), Error> {
         let source = |source| Error::Batch { partition, source };

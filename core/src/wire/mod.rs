@@ -3,6 +3,7 @@
 //! Nothing here trusts a length, and no input makes anything here panic or allocate more than a small multiple
 //! of its own size. Decompression has a bound of its own, in [`codec`].
 
+mod aborted_walk;
 mod batch;
 mod checksum;
 pub mod codec;
@@ -16,6 +17,7 @@ mod tagged;
 mod types;
 mod writer;
 
+pub use aborted_walk::AbortedWalk;
 pub use batch::{BATCH_HEADER_BYTES, BatchEntry, Batches, LegacyMessage, RecordBatch};
 pub use checksum::Crc32c;
 pub use error::{BatchError, DecodeError, DecodeErrorKind};

@@ -1,11 +1,9 @@
 //! What one fetch of a partition gave, as batches and as records.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 use kachet_core::wire::codec::{Codec, decompress};
 use kachet_core::wire::{
-    AbortedTransaction, BatchEntry, Batches, ControlRecord, PartitionData, RecordBatch, RecordBytes, TopicId,
+    AbortedTransaction, AbortedWalk, BatchEntry, Batches, PartitionData, RecordBatch, RecordBytes, TopicId,
 };
 
 use super::{ClientError, ClientSettings, Isolation, Record, TimestampType};
@@ -175,7 +173,7 @@ impl Fetched {
     /// The batches that hold what a reader of this isolation sees: neither markers nor what was aborted. Nothing is
     /// decompressed but markers.
     pub(super) fn visible_batches(&self) -> Result<Vec<Bytes>, ClientError> {
-        let mut aborted = Aborted::new(self.aborted_transactions());
+        let mut aborted = AbortedWalk::new(self.aborted_transactions());
         let mut visible = Vec::new();
         for bytes in self.batches()? {
             let batch = RecordBatch::parse(&bytes).map_err(|source| self.batch_error(source))?;
@@ -252,44 +250,5 @@ impl Fetched {
             });
         }
         Ok(records)
-    }
-}
-
-/// Which producers' batches are to be left out at the point that the reader has reached, as Kafka's own consumers
-/// do it: a transaction counts as aborted from its first offset to its marker (H2).
-struct Aborted<'a> {
-    /// By first offset, the nearest last.
-    ahead: Vec<&'a AbortedTransaction>,
-    /// Producers whose transaction at this point is aborted.
-    open: HashSet<i64>,
-}
-
-impl<'a> Aborted<'a> {
-    fn new(listed: Option<&'a [AbortedTransaction]>) -> Self {
-        let mut ahead: Vec<_> = listed.unwrap_or_default().iter().collect();
-        ahead.sort_by_key(|transaction| core::cmp::Reverse(transaction.first_offset));
-        Self {
-            ahead,
-            open: HashSet::new(),
-        }
-    }
-
-    fn advance_to(&mut self, last_offset: i64) {
-        while let Some(next) = self.ahead.pop_if(|next| next.first_offset <= last_offset) {
-            self.open.insert(next.producer_id);
-        }
-    }
-
-    fn holds(&mut self, batch: &RecordBatch<'_>) -> bool {
-        self.advance_to(batch.last_offset());
-        batch.is_transactional() && self.open.contains(&batch.producer_id())
-    }
-
-    fn pass_marker(&mut self, batch: &RecordBatch<'_>, payload: &[u8]) {
-        self.advance_to(batch.last_offset());
-        let key = batch.records(payload).find_map(|record| record.ok()?.key);
-        if key.and_then(ControlRecord::from_key) == Some(ControlRecord::Abort) {
-            self.open.remove(&batch.producer_id());
-        }
     }
 }

@@ -18,7 +18,7 @@ use core::time::Duration;
 
 use kachet_core::wire::{
     FETCH_API_KEY, FETCH_VERSION_MAX, FETCH_VERSION_MIN, FETCH_VERSION_TOPIC_IDS, FetchPartition,
-    FetchRequest, FetchResponse, FetchTopic, PartitionData, TaggedFields, TopicRef, WireStr,
+    FetchRequest, FetchTopic, PartitionData, TaggedFields, TopicRef, WireStr,
 };
 
 use tokio::time::{Instant, sleep, sleep_until};
@@ -37,7 +37,7 @@ pub(crate) use self::routing::is_topic_name;
 use self::routing::{Route, Routing};
 use crate::cache::Cache;
 use crate::cluster::{EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, code, list_offsets};
-use crate::transport::{BrokerAddress, Request, Response, TcpTransport, Transport, TransportError};
+use crate::transport::{BrokerAddress, TcpTransport, Transport, TransportError, fetch};
 
 /// Which records a reader sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -259,7 +259,7 @@ impl<T: Transport> Client<T> {
         if let Some(rack) = rack {
             request.rack_id = rack.clone();
         }
-        let response = self.ask_fetch(broker, version, request).await?;
+        let response = fetch(&self.transport, broker, version, request).await?;
         let unexpected = |what: String| TransportError::Message {
             broker: broker.clone(),
             api: "Fetch",
@@ -303,27 +303,6 @@ impl<T: Transport> Client<T> {
                     max: newest,
                 }
             })
-    }
-
-    async fn ask_fetch(
-        &self,
-        broker: &BrokerAddress,
-        version: i16,
-        request: FetchRequest,
-    ) -> Result<FetchResponse, TransportError> {
-        match self
-            .transport
-            .round_trip(broker, Request::Fetch { version, request })
-            .await?
-        {
-            Response::Fetch(response) => Ok(response),
-            Response::Other(_) => Err(TransportError::Message {
-                broker: broker.clone(),
-                api: "Fetch",
-                version,
-                message: "the answer is not a Fetch response".into(),
-            }),
-        }
     }
 
     fn fetch_request(&self, route: &Route, version: i16, read: Read<'_>) -> FetchRequest {

@@ -6,7 +6,7 @@ use tracing::debug;
 
 use super::routing::Route;
 use super::{Client, ClientError, Fetched, Read};
-use crate::transport::{BrokerAddress, Transport, TransportError};
+use crate::transport::{BrokerAddress, Transport, TransportError, fetch};
 
 /// What each partition may bring at most where its batches are not known, in bytes: a few of the size that producers
 /// make by default. A batch that is larger is fetched by itself.
@@ -92,7 +92,7 @@ impl<T: Transport> Client<T> {
         let version = self.fetch_version(leader, have_ids).await?;
         let by_id = version >= kachet_core::wire::FETCH_VERSION_TOPIC_IDS;
         let request = self.request_of_several(asked, by_id);
-        let response = self.ask_fetch(leader, version, request).await?;
+        let response = fetch(&self.transport, leader, version, request).await?;
         let mut found = Vec::new();
         for topic in response.topics {
             for data in topic.partitions {

@@ -11,7 +11,7 @@ use kachet_core::wire::{
 
 use super::problem::Problem;
 use crate::cluster::{Topology, code, describe};
-use crate::transport::{BrokerAddress, Request, Response, Transport, TransportError};
+use crate::transport::{BrokerAddress, Transport, TransportError, fetch};
 
 /// Topics whose leaders are remembered at most.
 const TOPICS_LIMIT: usize = 4_096;
@@ -209,29 +209,9 @@ async fn ask<T: Transport>(
         && let Some((broker, request)) = parts.pop_first()
     {
         // As it came, to the order of its partitions.
-        return ask_one(cache, &broker, version, request).await;
+        return fetch(cache, &broker, version, request).await;
     }
     ask_several(cache, version, parts, whole).await
-}
-
-async fn ask_one<T: Transport>(
-    cache: &T,
-    broker: &BrokerAddress,
-    version: i16,
-    request: FetchRequest,
-) -> Result<FetchResponse, TransportError> {
-    match cache
-        .round_trip(broker, Request::Fetch { version, request })
-        .await?
-    {
-        Response::Fetch(response) => Ok(response),
-        Response::Other(_) => Err(TransportError::Message {
-            broker: broker.clone(),
-            api: "Fetch",
-            version,
-            message: "the answer is not a Fetch response".into(),
-        }),
-    }
 }
 
 /// Whoever has something answers at once; only where nobody has enough is it waited for, until somebody has (H14).
@@ -246,16 +226,16 @@ async fn ask_several<T: Transport>(
             max_wait_ms: 0,
             ..request.clone()
         };
-        ask_one(cache, broker, version, request)
+        fetch(cache, broker, version, request)
     });
     let mut answers = together(&parts, join_all(at_once).await)?;
     let size_bytes: usize = answers.iter().map(size_bytes).sum();
     let wanted_bytes = usize::try_from(whole.min_bytes).unwrap_or(0);
     let is_enough = size_bytes >= wanted_bytes || answers.iter().any(has_error);
     if !is_enough && whole.max_wait_ms > 0 {
-        let waiting = parts.into_iter().map(|(broker, request)| {
-            Box::pin(async move { ask_one(cache, &broker, version, request).await })
-        });
+        let waiting = parts
+            .into_iter()
+            .map(|(broker, request)| Box::pin(async move { fetch(cache, &broker, version, request).await }));
         let (first, index, _others) = select_all(waiting).await;
         if let Some(answer) = answers.get_mut(index) {
             *answer = first?;

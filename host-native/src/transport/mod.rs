@@ -72,6 +72,27 @@ pub trait Transport: Send + Sync + 'static {
     }
 }
 
+/// Sends a Fetch; a transport that answers something else is at fault.
+pub(crate) async fn fetch<T: Transport>(
+    transport: &T,
+    broker: &BrokerAddress,
+    version: i16,
+    request: FetchRequest,
+) -> Result<FetchResponse, TransportError> {
+    match transport
+        .round_trip(broker, Request::Fetch { version, request })
+        .await?
+    {
+        Response::Fetch(response) => Ok(response),
+        Response::Other(_) => Err(TransportError::Message {
+            broker: broker.clone(),
+            api: "Fetch",
+            version,
+            message: "the transport answered a Fetch with another response".into(),
+        }),
+    }
+}
+
 /// Many owners of one transport.
 impl<T: Transport> Transport for Arc<T> {
     fn round_trip(

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::transport::ApiVersions;
+use crate::transport::{Request, Response};
 
 const BATCH_BYTES: usize = 100;
 /// What a broker gives at the end of its log.
