@@ -39,10 +39,12 @@ impl Made {
     pub(super) fn new(mut batches: Vec<BatchAt>) -> Self {
         batches.sort_by_key(|batch| (batch.partition, batch.base));
         let neighbours = batches.chunk_by(|one, other| one.partition == other.partition);
-        let answers = neighbours.flat_map(|partition| partition.chunks(BATCHES_PER_ANSWER));
-        let answers = answers.filter_map(|batches| {
-            let log_end_offset = batches.last()?.last() + 1;
-            answer(batches, log_end_offset)
+        // Every answer tells the same end of its log, because they may come in any order, and an end that goes back is a
+        // truncation.
+        let answers = neighbours.flat_map(|partition| {
+            let log_end_offset = partition.last().map_or(0, |last| last.last() + 1);
+            let answers = partition.chunks(BATCHES_PER_ANSWER);
+            answers.filter_map(move |batches| answer(batches, log_end_offset))
         });
         let answers = answers.collect();
         Self {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use kachet::cache::Cache;
 use kachet::mount::MountPoint;
 use kachet::transport::{ApiVersions, BrokerAddress, Request, Response, Transport, TransportError};
@@ -47,7 +48,10 @@ impl Transport for Prepared {
     }
 }
 
-/// Reads everything once, one answer after the other, through a cache over a mount point, and has it written out.
+/// Fetches that are under way at once, so that no thread waits for another one to wake up.
+const READERS: usize = 4;
+
+/// Reads everything once through a cache over a mount point, and has it written out.
 pub(super) async fn read_through(folder: &Path, made: &Made) -> Result<()> {
     let answers = made.answers.iter();
     let prepared = answers
@@ -58,14 +62,19 @@ pub(super) async fn read_through(folder: &Path, made: &Made) -> Result<()> {
         .max_staleness(MaxStaleness::Forever)
         .mount(MountPoint::open(folder)?)
         .build();
-    let broker = "localhost:9092".parse()?;
-    for (request, _) in &made.answers {
+    let broker: BrokerAddress = "localhost:9092".parse()?;
+    let reads = made.answers.iter().map(|(request, _)| {
         let request = Request::Fetch {
             version: FETCH_VERSION_MAX,
             request: request.clone(),
         };
-        cache.round_trip(&broker, request).await?;
-    }
+        let (cache, broker) = (cache.clone(), broker.clone());
+        async move { cache.round_trip(&broker, request).await.map(drop) }
+    });
+    stream::iter(reads)
+        .map(Ok)
+        .try_for_each_concurrent(READERS, |read| read)
+        .await?;
     let left_bytes = cache.write_out().await;
     let held = cache.statistics();
     // A disk that somebody else keeps busy is not waited for without end.
