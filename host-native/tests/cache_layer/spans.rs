@@ -2,19 +2,24 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, ThreadId};
 
 use anyhow::Result;
 use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 
 use super::{TOPIC, broker_with, client_of, within};
 
-/// Keeps the names of spans with those that they stand in.
-#[derive(Clone, Default)]
+/// Keeps the names of one thread's spans with those that they stand in.
+///
+/// It is the process's subscriber, since one of a single thread may never hear of a span that another thread met first:
+/// what `tracing` found out there, that nobody listens, it keeps.
+#[derive(Clone)]
 struct Names(Arc<Seen>);
 
-#[derive(Default)]
 struct Seen {
+    thread: ThreadId,
     next: AtomicU64,
     names: Mutex<Vec<(u64, &'static str)>>,
     entered: Mutex<Vec<u64>>,
@@ -22,6 +27,16 @@ struct Seen {
 }
 
 impl Names {
+    fn of_this_thread() -> Self {
+        Self(Arc::new(Seen {
+            thread: thread::current().id(),
+            next: AtomicU64::default(),
+            names: Mutex::default(),
+            entered: Mutex::default(),
+            paths: Mutex::default(),
+        }))
+    }
+
     fn name(&self, id: u64) -> &'static str {
         let names = self.0.names.lock().unwrap_or_else(PoisonError::into_inner);
         names
@@ -37,8 +52,15 @@ impl Names {
 }
 
 impl Subscriber for Names {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        // Asked for each span, since the answer is another one on each thread.
+        Interest::sometimes()
+    }
+
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_span() && metadata.target().starts_with("kachet::")
+        metadata.is_span()
+            && metadata.target().starts_with("kachet::")
+            && thread::current().id() == self.0.thread
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
@@ -83,8 +105,8 @@ impl Subscriber for Names {
 
 #[tokio::test]
 async fn a_fetch_a_fill_and_a_revalidation_have_spans_of_these_names() -> Result<()> {
-    let names = Names::default();
-    let _until_the_end = tracing::subscriber::set_default(names.clone());
+    let names = Names::of_this_thread();
+    tracing::subscriber::set_global_default(names.clone())?;
     let broker = broker_with(3).await?;
     let client = client_of(&broker, within(40))?;
     client.record(TOPIC, 0, 5).await?;
