@@ -35,6 +35,8 @@ pub(crate) struct PartitionState {
     confirmed_by: i32,
     /// Those of batches that have come since, from whichever leader.
     unconfirmed: Vec<UnconfirmedEpoch>,
+    /// When the answer was asked for that reported the watermarks.
+    watermarks_asked_at: Instant,
     /// The last high watermark reported.
     pub(crate) high_watermark: i64,
     /// The last stable offset reported last.
@@ -58,6 +60,7 @@ impl PartitionState {
             epoch_ends: None,
             confirmed_by: -1,
             unconfirmed: Vec::new(),
+            watermarks_asked_at: Instant::default(),
             high_watermark: -1,
             last_stable_offset: -1,
             stable_below: -1,
@@ -79,8 +82,19 @@ impl PartitionState {
     /// if the high watermark went back (H7).
     ///
     /// An answer never makes the partition more validated than it was: of its batches it says nothing but those
-    /// that it holds. One that was asked for before the last validation makes it less so.
+    /// that it holds. One that was asked for before the last validation makes it less so. One that was asked for before
+    /// the watermarks that are known may be older than they are, so that lower ones of it say nothing (H10); if the log
+    /// was truncated in between, the next answer or validation tells.
     pub(crate) fn learn(&mut self, data: &PartitionData, named_epoch: i32, known_at: Instant) -> Option<i64> {
+        if known_at < self.watermarks_asked_at {
+            self.learn_of_follower(data, named_epoch, known_at);
+            return None;
+        }
+        self.watermarks_asked_at = known_at;
+        self.learn_newest(data, named_epoch, known_at)
+    }
+
+    fn learn_newest(&mut self, data: &PartitionData, named_epoch: i32, known_at: Instant) -> Option<i64> {
         self.told_epoch = self.told_epoch.max(named_epoch);
         self.validated_at = self.validated_at.min(Some(known_at));
         if known_at < self.epoch_since {
@@ -105,7 +119,7 @@ impl PartitionState {
             ..data.clone()
         };
         // The high watermark has not gone back.
-        let _never = self.learn(&of_leader, named_epoch, known_at);
+        let _never = self.learn_newest(&of_leader, named_epoch, known_at);
     }
 
     fn learn_high_watermark(&mut self, high_watermark: i64) -> Option<i64> {
