@@ -9,6 +9,7 @@ mod memory;
 mod modules;
 pub mod mount;
 mod proxy;
+mod reads;
 mod records;
 mod reference;
 mod responses;
@@ -40,7 +41,8 @@ pub struct Scope {
 type Measure = fn(&Scope) -> Result<Section>;
 
 /// Every section by its name, in the order of the page.
-pub const SECTIONS: [(&str, Measure); 11] = [
+pub const SECTIONS: [(&str, Measure); 12] = [
+    ("reads", reads::section),
     ("lookups", lookups::section),
     ("answers", answering::section),
     ("responses", responses::section),
