@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::{TOPIC, broker_with};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Memory that says when a segment is to be sealed, and takes until it is told to go on.
 struct SlowToSeal {
@@ -40,7 +40,7 @@ impl Storage for SlowToSeal {
     async fn seal(&mut self, segment: SegmentId) -> Result<(), StorageError> {
         let _nobody_listens = self.begun.send(());
         // The thread itself is held up, as it is by a copy. Whoever is gone holds up nobody.
-        let _is_gone = self.may_end.recv_timeout(PATIENCE / 4);
+        let _is_gone = self.may_end.recv_timeout(3 * PATIENCE);
         self.memory.seal(segment).await
     }
 
