@@ -35,6 +35,8 @@ pub(crate) struct PartitionState {
     confirmed_by: i32,
     /// Those of batches that have come since, from whichever leader.
     unconfirmed: Vec<UnconfirmedEpoch>,
+    /// When the answer was asked for that reported the watermarks.
+    watermarks_asked_at: Instant,
     /// The last high watermark reported.
     pub(crate) high_watermark: i64,
     /// The last stable offset reported last.
@@ -58,6 +60,7 @@ impl PartitionState {
             epoch_ends: None,
             confirmed_by: -1,
             unconfirmed: Vec::new(),
+            watermarks_asked_at: Instant::default(),
             high_watermark: -1,
             last_stable_offset: -1,
             stable_below: -1,
@@ -79,33 +82,46 @@ impl PartitionState {
     /// if the high watermark went back (H7).
     ///
     /// An answer never makes the partition more validated than it was: of its batches it says nothing but those
-    /// that it holds. One that was asked for before the last validation makes it less so.
+    /// that it holds. One that was asked for before the last validation makes it less so. One that was asked for before
+    /// the watermarks that are known may be older than they are, so that lower ones of it say nothing (H10); if the log
+    /// was truncated in between, the next answer or validation tells.
     pub(crate) fn learn(&mut self, data: &PartitionData, named_epoch: i32, known_at: Instant) -> Option<i64> {
-        self.told_epoch = self.told_epoch.max(named_epoch);
-        self.validated_at = self.validated_at.min(Some(known_at));
-        if known_at < self.epoch_since {
-            // It may have been given before the leader was elected.
-            self.leader_epoch = -1;
+        self.learn_all_but_watermarks(data, named_epoch, known_at);
+        if known_at < self.watermarks_asked_at {
+            self.learn_of_higher_watermarks(data);
+            return None;
         }
+        self.watermarks_asked_at = known_at;
         let went_back = self.learn_high_watermark(data.high_watermark);
         if data.last_stable_offset >= 0 {
             self.last_stable_offset = data.last_stable_offset;
-            self.stable_below = self.stable_below.max(data.last_stable_offset);
         }
-        self.log_start_offset = self.log_start_offset.max(data.log_start_offset);
+        self.stable_below = self.stable_below.max(data.last_stable_offset);
         went_back
     }
 
     /// The same of an answer by a follower, whose log and watermarks trail the leader's: what is lower than what is known
     /// says nothing (H7, H10).
     pub(crate) fn learn_of_follower(&mut self, data: &PartitionData, named_epoch: i32, known_at: Instant) {
-        let of_leader = PartitionData {
-            high_watermark: data.high_watermark.max(self.high_watermark),
-            last_stable_offset: data.last_stable_offset.max(self.last_stable_offset),
-            ..data.clone()
-        };
-        // The high watermark has not gone back.
-        let _never = self.learn(&of_leader, named_epoch, known_at);
+        self.learn_all_but_watermarks(data, named_epoch, known_at);
+        self.learn_of_higher_watermarks(data);
+    }
+
+    fn learn_of_higher_watermarks(&mut self, data: &PartitionData) {
+        self.high_watermark = self.high_watermark.max(data.high_watermark);
+        self.last_stable_offset = self.last_stable_offset.max(data.last_stable_offset);
+        // What is known to be stable may be less than that, after an election.
+        self.stable_below = self.stable_below.max(data.last_stable_offset);
+    }
+
+    fn learn_all_but_watermarks(&mut self, data: &PartitionData, named_epoch: i32, known_at: Instant) {
+        self.told_epoch = self.told_epoch.max(named_epoch);
+        self.validated_at = self.validated_at.min(Some(known_at));
+        if known_at < self.epoch_since {
+            // It may have been given before the leader was elected.
+            self.leader_epoch = -1;
+        }
+        self.log_start_offset = self.log_start_offset.max(data.log_start_offset);
     }
 
     fn learn_high_watermark(&mut self, high_watermark: i64) -> Option<i64> {

@@ -5,11 +5,13 @@
 //!
 //! ```sh
 //! cargo run --example custom_storage
+//! cargo test --example custom_storage     # what every storage has to keep
 //! ```
 
 mod cluster;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::error::Error;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,14 +27,21 @@ use kachet::transport::{TcpSettings, TcpTransport};
 
 use cluster::Cluster;
 
+/// One segment.
+#[derive(Debug, Default)]
+struct Object {
+    bytes: Vec<u8>,
+    is_sealed: bool,
+}
+
 /// Shared by the storage, its readers and whoever looks on.
 #[derive(Clone, Debug, Default)]
 struct ObjectStore {
-    objects: Arc<Mutex<HashMap<SegmentId, Vec<u8>>>>,
+    objects: Arc<Mutex<HashMap<SegmentId, Object>>>,
 }
 
 impl ObjectStore {
-    fn with<V>(&self, act: impl FnOnce(&mut HashMap<SegmentId, Vec<u8>>) -> V) -> V {
+    fn with<V>(&self, act: impl FnOnce(&mut HashMap<SegmentId, Object>) -> V) -> V {
         act(&mut self.objects.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -50,39 +59,51 @@ impl Storage for ObjectStore {
 
     async fn list(&mut self) -> Result<Vec<StoredSegment>, StorageError> {
         Ok(self.with(|objects| {
-            let stored = |(id, bytes): (&SegmentId, &Vec<u8>)| StoredSegment {
+            let stored = |(id, object): (&SegmentId, &Object)| StoredSegment {
                 id: *id,
-                size_bytes: bytes.len() as u64,
+                size_bytes: object.bytes.len() as u64,
             };
             objects.iter().map(stored).collect()
         }))
     }
 
     async fn create(&mut self, segment: SegmentId) -> Result<(), StorageError> {
-        self.with(|objects| objects.insert(segment, Vec::new()));
-        Ok(())
+        self.with(|objects| match objects.entry(segment) {
+            Entry::Occupied(_) => Err(error(Operation::Create, segment, StorageErrorKind::Exists)),
+            Entry::Vacant(free) => {
+                free.insert(Object::default());
+                Ok(())
+            }
+        })
     }
 
     async fn append(&mut self, segment: SegmentId, pieces: Vec<Bytes>) -> Result<(), StorageError> {
         self.with(|objects| {
             let missing = error(Operation::Append, segment, StorageErrorKind::NotFound);
             let object = objects.get_mut(&segment).ok_or(missing)?;
+            if object.is_sealed {
+                return Err(error(Operation::Append, segment, StorageErrorKind::Sealed));
+            }
             for piece in &pieces {
-                object.extend_from_slice(piece);
+                object.bytes.extend_from_slice(piece);
             }
             Ok(())
         })
     }
 
-    async fn seal(&mut self, _segment: SegmentId) -> Result<(), StorageError> {
-        Ok(())
+    async fn seal(&mut self, segment: SegmentId) -> Result<(), StorageError> {
+        self.with(|objects| {
+            let missing = error(Operation::Seal, segment, StorageErrorKind::NotFound);
+            objects.get_mut(&segment).ok_or(missing)?.is_sealed = true;
+            Ok(())
+        })
     }
 
     async fn open(&mut self, segment: SegmentId) -> Result<ObjectReader, StorageError> {
         let missing = error(Operation::Open, segment, StorageErrorKind::NotFound);
-        let copied = self.with(|objects| objects.get(&segment).map(|object| Bytes::copy_from_slice(object)));
+        let copied = self.with(|objects| Some(Bytes::copy_from_slice(&objects.get(&segment)?.bytes)));
         Ok(ObjectReader {
-            object: copied.ok_or(missing)?,
+            bytes: copied.ok_or(missing)?,
         })
     }
 
@@ -95,14 +116,14 @@ impl Storage for ObjectStore {
 /// Reads an object, also after it was removed from the store: a clone holds on to what it reads.
 #[derive(Clone, Debug)]
 struct ObjectReader {
-    object: Bytes,
+    bytes: Bytes,
 }
 
 impl ObjectReader {
     fn slice(&self, range: Range<u64>) -> Result<Bytes, StorageError> {
         let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
         let within =
-            |start, end| (start <= end && end <= self.object.len()).then(|| self.object.slice(start..end));
+            |start, end| (start <= end && end <= self.bytes.len()).then(|| self.bytes.slice(start..end));
         let slice = start
             .ok()
             .zip(end.ok())
@@ -123,7 +144,7 @@ impl SegmentReader for ObjectReader {
     const MAY_CORRUPT: bool = true;
 
     fn size_bytes(&self) -> u64 {
-        self.object.len() as u64
+        self.bytes.len() as u64
     }
 
     /// A store that has to be asked over a network would say `None`; then the cache waits for [`Self::read`].
@@ -135,9 +156,9 @@ impl SegmentReader for ObjectReader {
         self.slice(range)
     }
 
-    /// What is removed from the store is gone from it at once, whoever reads on.
+    /// Neither a clone nor a slice of what was read is about.
     fn is_last(&self) -> bool {
-        true
+        self.bytes.is_empty() || self.bytes.is_unique()
     }
 }
 
@@ -158,8 +179,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for pass in 1..=2 {
         let records: Vec<_> = client.records_from(&cluster.topic, 0, 0).try_collect().await?;
         cache.write_out().await;
-        let (objects, bytes) =
-            store.with(|objects| (objects.len(), objects.values().map(Vec::len).sum::<usize>()));
+        let (objects, bytes) = store.with(|objects| {
+            (
+                objects.len(),
+                objects.values().map(|object| object.bytes.len()).sum::<usize>(),
+            )
+        });
         let figures = cache.statistics();
         println!(
             "pass {pass}: {} records, {} fetches so far; the store holds {bytes} bytes in {objects} objects",
@@ -168,4 +193,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    kachet_core::storage_conformance!(object_store, ObjectStore::default, |store: &ObjectStore| {
+        std::future::ready(store.clone())
+    });
 }

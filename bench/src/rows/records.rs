@@ -181,7 +181,7 @@ fn unpacked(codec: Compression, packed: &Bytes) -> Result<Bytes> {
         }
         Compression::Snappy => out = snap::raw::Decoder::new().decompress_vec(packed)?,
         Compression::Lz4 => {
-            lz4_flex::frame::FrameDecoder::new(packed.as_ref()).read_to_end(&mut out)?;
+            lz4::Decoder::new(packed.as_ref())?.read_to_end(&mut out)?;
         }
         Compression::Zstd => out = zstd::decode_all(packed.as_ref())?,
     }

@@ -1,4 +1,7 @@
-//! Keeps what upstream answered: checked, copied out of the response, under the limit.
+//! Keeps what upstream answered: checked, under the limit, and in memory copied out of the response.
+//!
+//! What goes to a medium is written from where it lies in the response, if at least half of the response is: what waits
+//! to be written then holds no more than twice its size in memory. Else it is copied out as well (H26).
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -41,6 +44,8 @@ pub struct Harvest {
     /// Whether a follower said so, whose watermarks may be older than those that are known (H7, H10).
     is_of_follower: bool,
     batches: VecDeque<Gathered>,
+    /// The records of the whole response, in bytes: what a slice of it holds in memory.
+    response_bytes: u64,
     rejected: u64,
     errors: u64,
     progress: Progress,
@@ -62,7 +67,7 @@ enum Progress {
     /// Nothing of it is looked at yet.
     Untouched,
     /// What the partition says is learned. The batch that is next has been waiting for room so many times.
-    Learned { waited: u64 },
+    Learned { waited: u64, may_be_held: bool },
 }
 
 /// How far a harvest was kept.
@@ -109,10 +114,17 @@ impl Harvest {
             .partitions()
             .map(|(topic, asked)| ((topic, asked.partition), asked));
         let mut asked: HashMap<_, _> = asked.collect();
+        let records = response
+            .partitions()
+            .map(|(_, data)| data.records_size_bytes() as u64);
+        let response_bytes = records.sum();
         let mut harvests = Vec::new();
         for (topic, data) in response.partitions() {
             let asked = asked.remove(&(topic, data.partition_index));
-            harvests.push(Self::of_partition(topic, data, asked, crc32c));
+            harvests.push(Self {
+                response_bytes,
+                ..Self::of_partition(topic, data, asked, crc32c)
+            });
         }
         harvests
     }
@@ -132,6 +144,7 @@ impl Harvest {
             leader_epoch: asked.map_or(-1, |asked| asked.current_leader_epoch),
             is_of_follower: false,
             batches: VecDeque::new(),
+            response_bytes: 0,
             rejected: 0,
             errors: 0,
             progress: Progress::Untouched,
@@ -221,7 +234,6 @@ impl<R: SegmentReader> Cache<R> {
             return Absorbed::Complete;
         };
         if harvest.progress == Progress::Untouched {
-            harvest.progress = Progress::Learned { waited: 0 };
             self.counters.errors.add(harvest.errors);
             self.counters.rejected.add(harvest.rejected);
             if harvest.data.error_code != 0 || harvest.data.diverging_epoch.is_some() {
@@ -229,6 +241,10 @@ impl<R: SegmentReader> Cache<R> {
             } else {
                 self.learn(key, harvest, asked_at);
             }
+            harvest.progress = Progress::Learned {
+                waited: 0,
+                may_be_held: self.may_be_held(&key, harvest),
+            };
         }
         while let Some(batch) = harvest.batches.pop_front() {
             if self.keep(key, &batch, harvest, asked_at) == Inserted::NeedsRoom {
@@ -238,9 +254,25 @@ impl<R: SegmentReader> Cache<R> {
                 }
                 return Absorbed::NeedsRoom;
             }
-            harvest.progress = Progress::Learned { waited: 0 };
+            if let Progress::Learned { waited, .. } = &mut harvest.progress {
+                *waited = 0;
+            }
         }
         Absorbed::Complete
+    }
+
+    /// Whether at least half of the response is new here.
+    fn may_be_held(&self, key: &PartitionKey, harvest: &Harvest) -> bool {
+        if !R::MAY_CORRUPT {
+            return false;
+        }
+        let partition = self.engine.partitions.get(key);
+        let is_new = |batch: &&Gathered| {
+            partition.is_none_or(|partition| partition.index.first_overlap(batch.covers).is_none())
+        };
+        let new = harvest.batches.iter().filter(is_new);
+        let new_bytes: u64 = new.map(|batch| batch.bytes.len() as u64).sum();
+        2 * new_bytes >= harvest.response_bytes
     }
 
     /// Whose a harvest is. Of one that no id was given to only an error is heeded, which drops no more than it should
@@ -264,7 +296,7 @@ impl<R: SegmentReader> Cache<R> {
     /// Whether the next batch may wait for room once more. A round frees a segment or takes away a hit of each batch in
     /// one, of which there are three, so that this many are enough if readers let go at all; else the batch is let go.
     fn waits_on(&mut self, harvest: &mut Harvest) -> bool {
-        let Progress::Learned { waited } = &mut harvest.progress else {
+        let Progress::Learned { waited, .. } = &mut harvest.progress else {
             return true;
         };
         *waited += 1;
@@ -336,6 +368,13 @@ impl<R: SegmentReader> Cache<R> {
         let new = NewBatch {
             key,
             bytes: batch.bytes.clone(),
+            may_be_held: matches!(
+                harvest.progress,
+                Progress::Learned {
+                    may_be_held: true,
+                    ..
+                }
+            ),
             span: batch.span,
             covers,
             leader_epoch: batch.leader_epoch,

@@ -303,6 +303,8 @@ impl<R: SegmentReader> Engine<R> {
         let moved = NewBatch {
             key,
             bytes,
+            // It would hold the segment that is to go.
+            may_be_held: false,
             span: batch.span,
             covers: batch.covers,
             leader_epoch: batch.leader_epoch,

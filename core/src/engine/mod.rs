@@ -28,16 +28,13 @@ use self::evict::Eviction;
 pub use self::jobs::{Done, Job};
 use self::ledger::{Ledger, PARTITION_BYTES};
 use self::segments::{SEGMENT_BYTES, Segment, Stage};
-use self::writing::{Piece, WriteHealth};
+use self::writing::WriteHealth;
 use crate::eviction::{LogKind, MainLog, Policy, batch_hash};
 use crate::freshness::PartitionState;
 use crate::identity::PartitionKey;
 use crate::index::{BATCH_INDEX_BYTES, HitMark, IndexedBatch, KnownAt, Location, PartitionIndex};
 use crate::offset::OffsetSpan;
-use crate::segment::{
-    DirectoryEntry, Place, Record, SEGMENT_HEADER_BYTES, append_record, encode_segment_header,
-    footer_share_bytes_max, record_size_bytes,
-};
+use crate::segment::{DirectoryEntry, Place, Record, footer_share_bytes_max, record_size_bytes};
 use crate::storage::{SegmentId, SegmentReader};
 use crate::transactions::AbortedInBatch;
 use crate::wire::{Crc32c, RecordBatch};
@@ -57,8 +54,11 @@ pub(crate) struct Partition {
 #[derive(Clone, Debug)]
 pub(crate) struct NewBatch {
     pub(crate) key: PartitionKey,
-    /// The batch, which may be a slice of something larger: it is copied.
+    /// The batch, which may be a slice of something larger.
     pub(crate) bytes: Bytes,
+    /// Whether it may be written from where it lies, which holds all of that until it is written. In memory it is copied
+    /// all the same: there it stays.
+    pub(crate) may_be_held: bool,
     pub(crate) span: OffsetSpan,
     pub(crate) covers: OffsetSpan,
     pub(crate) leader_epoch: i32,
@@ -219,7 +219,7 @@ impl<R: SegmentReader> Engine<R> {
         self.segments.get_mut(slot as usize)?.as_mut()
     }
 
-    /// Keeps a copy of a batch. What overlaps it must have been dropped.
+    /// Keeps a batch. What overlaps it must have been dropped.
     pub(crate) fn insert(&mut self, new: &NewBatch, state: impl FnOnce() -> PartitionState) -> Inserted {
         let hash = batch_hash(&new.key, new.span.last());
         let log = self.policy.log_for(hash, self.main_log());
@@ -329,32 +329,21 @@ impl<R: SegmentReader> Engine<R> {
             covers_base: new.covers.base(),
             aborted: new.aborted.clone(),
         };
-        let mut bytes = Vec::new();
-        if tail.is_new() {
-            bytes.reserve_exact(SEGMENT_HEADER_BYTES + usize::try_from(record_bytes).ok()?);
-            bytes.extend_from_slice(&encode_segment_header(id, crc32c));
-        }
-        let begins = position - u32::try_from(bytes.len()).ok()?;
         let place = Place {
             segment: id,
             position,
         };
-        append_record(&mut bytes, place, &record, batch, crc32c);
-        let piece = Piece {
-            position: begins,
-            bytes: bytes.into(),
-        };
-        let piece_bytes = piece.bytes.len() as u64;
-        tail.push(
-            piece,
-            R::MAY_CORRUPT.then(|| directory_entry(new, sequence, position, batch_bytes)),
-        );
+        let is_held = R::MAY_CORRUPT && new.may_be_held;
+        let pieces_bytes = tail.push_record(place, &record, batch, is_held.then_some(&new.bytes), crc32c)?;
+        if R::MAY_CORRUPT {
+            tail.will_name(directory_entry(new, sequence, position, batch_bytes));
+        }
         segment.end_bytes += record_bytes;
         segment.live_bytes += record_bytes;
         segment.live_batches += 1;
         segment.size_bytes += added_bytes;
         self.ledger.grow(log, added_bytes);
-        self.ledger.will_write(piece_bytes);
+        self.ledger.will_write(pieces_bytes);
         self.next_sequence += 1;
         Some(Location {
             slot,

@@ -126,7 +126,7 @@ impl<R: SegmentReader> Segment<R> {
     /// The piece that holds a batch, and where in it, as long as it is not known to be written.
     fn in_memory(&self, location: &Location) -> Option<(&Bytes, Range<usize>)> {
         match &self.stage {
-            Stage::Open(tail) | Stage::Sealing(tail) => tail.piece(location.position, &location.batch()),
+            Stage::Open(tail) | Stage::Sealing(tail) => tail.piece(&location.batch()),
             Stage::Sealed { .. } | Stage::Evicting { .. } | Stage::Removing { .. } => None,
         }
     }

@@ -14,8 +14,12 @@ use super::Engine;
 use super::jobs::{Job, Task};
 use super::segments::{Segment, Stage};
 use crate::eviction::LogKind;
-use crate::segment::DirectoryEntry;
+use crate::segment::{
+    DirectoryEntry, Place, Record, SEGMENT_HEADER_BYTES, append_record, append_record_head,
+    encode_segment_header, record_size_bytes,
+};
 use crate::storage::{SegmentReader, StorageError, StorageErrorKind};
+use crate::wire::{Crc32c, RecordBatch};
 
 /// So much is written at once, in bytes, unless a segment ends before.
 const WRITE_BYTES: u64 = 1 << 20;
@@ -31,12 +35,13 @@ const PAUSE_DOUBLINGS_MAX: u32 = 10;
 /// Of what is written to a medium that was full, this share raises the limit again.
 const REGROWTH_SHARE: u64 = 4;
 
-/// A record, and in front of the first one the segment's header.
+/// A record, or one half of it: what stands in front of a batch, or the batch. In front of the first one lies the segment's
+/// header.
 #[derive(Clone, Debug)]
-pub(super) struct Piece {
+struct Piece {
     /// Where it begins in the segment, in bytes.
-    pub(super) position: u32,
-    pub(super) bytes: Bytes,
+    position: u32,
+    bytes: Bytes,
 }
 
 /// The part of a segment that the storage is not known to hold.
@@ -66,7 +71,7 @@ impl<R> Default for Tail<R> {
 
 impl<R> Tail<R> {
     /// Whether nothing of the segment has been made yet.
-    pub(super) fn is_new(&self) -> bool {
+    fn is_new(&self) -> bool {
         self.pieces.is_empty() && !self.is_known_to_storage()
     }
 
@@ -75,10 +80,44 @@ impl<R> Tail<R> {
         self.written.is_some() || self.writing.is_some()
     }
 
-    pub(super) fn push(&mut self, piece: Piece, entry: Option<DirectoryEntry>) {
-        self.unwritten_bytes += piece.bytes.len() as u64;
-        self.pieces.push(piece);
-        self.entries.extend(entry);
+    /// Takes in a record that lies at `place` behind all others. Its batch is copied, unless it is given to be held. Gives
+    /// what is to be written for it, in bytes.
+    pub(super) fn push_record(
+        &mut self,
+        place: Place,
+        record: &Record,
+        batch: RecordBatch<'_>,
+        held: Option<&Bytes>,
+        crc32c: Crc32c,
+    ) -> Option<u64> {
+        let before_bytes = self.unwritten_bytes;
+        let mut bytes = Vec::new();
+        if self.is_new() {
+            let batch_bytes = held.map_or(batch.as_bytes().len(), |_| 0);
+            bytes.reserve_exact(SEGMENT_HEADER_BYTES + record_size_bytes(&record.aborted, batch_bytes));
+            bytes.extend_from_slice(&encode_segment_header(place.segment, crc32c));
+        }
+        let begins = place.position.checked_sub(u32::try_from(bytes.len()).ok()?)?;
+        if let Some(held) = held {
+            append_record_head(&mut bytes, place, record, batch, crc32c);
+            let behind_head = begins.checked_add(u32::try_from(bytes.len()).ok()?)?;
+            self.push(begins, bytes.into());
+            self.push(behind_head, held.clone());
+        } else {
+            append_record(&mut bytes, place, record, batch, crc32c);
+            self.push(begins, bytes.into());
+        }
+        Some(self.unwritten_bytes - before_bytes)
+    }
+
+    fn push(&mut self, position: u32, bytes: Bytes) {
+        self.unwritten_bytes += bytes.len() as u64;
+        self.pieces.push(Piece { position, bytes });
+    }
+
+    /// The footer is to name this.
+    pub(super) fn will_name(&mut self, entry: DirectoryEntry) {
+        self.entries.push(entry);
     }
 
     pub(super) fn unwritten_bytes(&self) -> u64 {
@@ -89,9 +128,11 @@ impl<R> Tail<R> {
         self.written.as_ref()
     }
 
-    /// The piece with the record at `position`, and where in it `range` of the segment lies.
-    pub(super) fn piece(&self, position: u32, range: &Range<u64>) -> Option<(&Bytes, Range<usize>)> {
-        let behind = self.pieces.partition_point(|piece| piece.position <= position);
+    /// The piece with the batch that takes `range` of the segment, and where in it that lies.
+    pub(super) fn piece(&self, range: &Range<u64>) -> Option<(&Bytes, Range<usize>)> {
+        let behind = self
+            .pieces
+            .partition_point(|piece| u64::from(piece.position) <= range.start);
         let piece = self.pieces.get(behind.checked_sub(1)?)?;
         let at = |place: u64| usize::try_from(place.checked_sub(u64::from(piece.position))?).ok();
         let range = at(range.start)?..at(range.end)?;

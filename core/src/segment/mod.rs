@@ -57,11 +57,11 @@ mod recovery;
 pub use error::{Part, SegmentError, SegmentErrorKind};
 pub use footer::{Directory, DirectoryEntry, FOOTER_FIXED_BYTES, encode_footer, footer_share_bytes_max};
 pub use header::{SEGMENT_HEADER_BYTES, SEGMENT_VERSION, check_segment_header, encode_segment_header};
-pub(crate) use record::append_record;
 pub use record::{
     ABORTED_PER_RECORD_MAX, Expected, RECORD_HEADER_BYTES, Record, RecordView, Records, encode_record,
     record_size_bytes, records, verified_batch,
 };
+pub(crate) use record::{append_record, append_record_head};
 pub use recovery::{Recovered, Recovery, read_directory};
 
 pub use crate::transactions::{Aborted, AbortedInBatch};

@@ -98,10 +98,24 @@ pub(crate) fn append_record(
     batch: RecordBatch<'_>,
     crc32c: Crc32c,
 ) {
+    let bytes = batch.as_bytes();
+    out.reserve_exact(record_size_bytes(&record.aborted, bytes.len()));
+    append_record_head(out, place, record, batch, crc32c);
+    out.extend_from_slice(bytes);
+}
+
+/// Appends what a record has in front of its batch.
+pub(crate) fn append_record_head(
+    out: &mut Vec<u8>,
+    place: Place,
+    record: &Record,
+    batch: RecordBatch<'_>,
+    crc32c: Crc32c,
+) {
     let aborted = storable(&record.aborted);
     let bytes = batch.as_bytes();
     let from = out.len();
-    out.reserve_exact(record_size_bytes(aborted, bytes.len()));
+    out.reserve(record_size_bytes(aborted, BATCH_UNCOVERED_BYTES));
     // It fits: a batch states its length in 31 bits.
     let batch_length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let covers_base = record.covers_base.min(batch.base_offset());
@@ -122,12 +136,12 @@ pub(crate) fn append_record(
     put_at(&mut header, field::ABORTED, &aborted_field(aborted).to_le_bytes());
     out.extend_from_slice(&header);
     put_aborted(out, aborted.as_slice());
-    // In two steps: what the checksum covers lies in one piece then, and is not written twice.
-    let (uncovered, covered) = bytes.split_at(BATCH_UNCOVERED_BYTES.min(bytes.len()));
-    out.extend_from_slice(uncovered);
+    // For a moment, so that what the checksum covers lies in one piece.
+    let head_bytes = out.len();
+    out.extend_from_slice(bytes.get(..BATCH_UNCOVERED_BYTES).unwrap_or(bytes));
     let checksum = checksum(out.get(from..).unwrap_or_default(), place, crc32c);
+    out.truncate(head_bytes);
     put_at(out, from + field::CHECKSUM, &checksum.to_le_bytes());
-    out.extend_from_slice(covered);
 }
 
 /// The checksum of a record of which `bytes` hold everything but what the CRC of the batch covers.

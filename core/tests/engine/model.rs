@@ -40,6 +40,11 @@ pub(crate) struct State {
     epoch_ends: Vec<(i32, i64)>,
     /// Epochs of what was told and of no leader has said since where they end, and when the first was asked for.
     unconfirmed: BTreeMap<i32, Instant>,
+    /// When the newest answer was asked for that told watermarks.
+    watermarks_asked_at: Instant,
+    /// The lowest high watermark and last stable offset told since, by answers that were overtaken: what a cache that has
+    /// forgotten the newest may hold.
+    pub(crate) overtaken: (i64, i64),
     pub(crate) high_watermark: i64,
     pub(crate) last_stable_offset: i64,
     pub(crate) stable_below: i64,
@@ -56,6 +61,8 @@ impl State {
             epoch_since: at,
             epoch_ends: Vec::new(),
             unconfirmed: BTreeMap::new(),
+            watermarks_asked_at: at,
+            overtaken: (-1, -1),
             high_watermark: -1,
             last_stable_offset: -1,
             stable_below: -1,
@@ -148,9 +155,21 @@ impl Partition {
             state.leader_epoch = -1;
         }
         state.validated_at = state.validated_at.map(|validated| validated.min(at));
-        let went_back = self.watermark(data.high_watermark);
+        let is_overtaken = at < state.watermarks_asked_at;
+        let (mut high_watermark, mut last_stable_offset) = (data.high_watermark, data.last_stable_offset);
+        if is_overtaken {
+            let (lowest, lowest_stable) = state.overtaken;
+            state.overtaken = (lowest.min(high_watermark), lowest_stable.min(last_stable_offset));
+            // It may be older than what is known.
+            high_watermark = high_watermark.max(state.high_watermark);
+            last_stable_offset = last_stable_offset.max(state.last_stable_offset);
+        } else {
+            state.watermarks_asked_at = at;
+            state.overtaken = (high_watermark, last_stable_offset);
+        }
+        let went_back = self.watermark(high_watermark);
         let Some(state) = &mut self.state else { return };
-        state.last_stable_offset = data.last_stable_offset;
+        state.last_stable_offset = last_stable_offset;
         state.stable_below = state.stable_below.max(data.last_stable_offset);
         state.log_start_offset = state.log_start_offset.max(data.log_start_offset);
         let log_start_offset = state.log_start_offset;
@@ -185,7 +204,9 @@ impl Partition {
         };
         let went_back = high_watermark < state.high_watermark;
         state.high_watermark = high_watermark;
+        state.overtaken.0 = state.overtaken.0.min(high_watermark);
         if went_back {
+            state.overtaken.1 = state.overtaken.1.min(high_watermark);
             state.last_stable_offset = state.last_stable_offset.min(high_watermark);
             state.stable_below = state.stable_below.min(high_watermark);
             self.facts.retain(|last, _| *last < high_watermark);
@@ -265,6 +286,7 @@ impl Partition {
         let state = || {
             let mut state = State::new(at, link.epoch);
             state.high_watermark = data.high_watermark;
+            state.overtaken = (data.high_watermark, data.last_stable_offset);
             state.last_stable_offset = data.last_stable_offset;
             state.stable_below = data.last_stable_offset;
             state.log_start_offset = data.log_start_offset;
@@ -323,6 +345,9 @@ impl Partition {
         let newer = self.facts.values().filter(|fact| fact.epoch > end.epoch);
         let newer = newer.map(|fact| fact.covers_base).min();
         let went_back = self.watermark(evidence.high_watermark);
+        if let Some(state) = &mut self.state {
+            state.overtaken.0 = evidence.high_watermark;
+        }
         if is_strict && (lost_markers || went_back) {
             self.forget_aborted();
         }

@@ -1,5 +1,6 @@
 //! Segments that are larger than what is written at once, and storages that take no more.
 
+use bytes::Bytes;
 use kachet_core::cache::Absorbed;
 use kachet_core::cache::Harvest;
 use kachet_core::storage::faulty::{FaultKind, FaultRates};
@@ -64,6 +65,47 @@ fn a_segment_is_written_as_it_grows_and_read_from_where_it_lies() {
     let lost = usize::try_from(numbers).unwrap() - hits;
     assert!(lost > 0 && lost <= 65, "{lost} lost");
     assert_eq!(scanned, 1);
+}
+
+/// H26: what waits to be written holds no more memory than twice its size.
+#[test]
+fn a_response_is_held_until_it_is_written_if_most_of_it_is_new_and_copied_out_of_otherwise() {
+    let numbers = |from: i64| (from..from + 8).flat_map(|number| numbered(number, BATCH_BYTES));
+    for (known, is_held) in [(0, true), (4, true), (5, false), (8, false)] {
+        let mut disk = disk(256 * MEBIBYTE, 8 * MEBIBYTE);
+        for number in 0..known {
+            insert(&mut disk, number);
+        }
+        disk.cache.write_out(false);
+        disk.settle();
+        let records = Bytes::from(numbers(0).collect::<Vec<_>>());
+        let answer = response_of(vec![data(0, HIGH_WATERMARK, records.clone())]);
+        for mut harvest in Harvest::gather(&request(0, 0), &answer, CRC) {
+            assert_eq!(disk.cache.absorb(&mut harvest, at(0)), Absorbed::Complete);
+        }
+        drop(answer);
+        assert_eq!(!records.is_unique(), is_held, "{known} of 8 were known");
+        assert!((0..8).all(|number| is_hit(&disk, number)), "before it is written");
+        disk.cache.write_out(false);
+        disk.settle();
+        assert!(records.is_unique(), "it is written");
+        assert!((0..8).all(|number| is_hit(&disk, number)));
+        assert_eq!(hits_after_restart(&mut disk, 8).0, 8);
+    }
+}
+
+#[test]
+fn of_a_response_of_many_partitions_no_one_is_half() {
+    let mut disk = disk(256 * MEBIBYTE, 8 * MEBIBYTE);
+    let records = Bytes::from(numbered(0, BATCH_BYTES).to_vec());
+    let partitions = (0..3).map(|partition| data(partition, HIGH_WATERMARK, records.clone()));
+    let answer = response_of(partitions.collect());
+    for mut harvest in Harvest::gather(&request(0, 0), &answer, CRC) {
+        assert_eq!(disk.cache.absorb(&mut harvest, at(0)), Absorbed::Complete);
+    }
+    drop(answer);
+    assert!(records.is_unique());
+    assert!(is_hit(&disk, 0));
 }
 
 #[test]

@@ -262,6 +262,16 @@ impl Storage for MountPoint {
     }
 
     async fn open(&mut self, segment: SegmentId) -> Result<MountReader, StorageError> {
+        // After each write, so it is worth while to spare the way to another thread and back.
+        let unsealed = self
+            .shared
+            .segments
+            .try_lock()
+            .ok()
+            .and_then(|segments| segments.open_unsealed(segment));
+        if let Some(opened) = unsealed {
+            return opened;
+        }
         self.perform(Operation::Open, Some(segment), move |segments| {
             segments.open(segment)
         })

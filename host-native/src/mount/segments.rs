@@ -120,19 +120,33 @@ impl Segments {
     }
 
     pub(super) fn open(&self, segment: SegmentId) -> Result<MountReader, StorageError> {
+        if let Some(opened) = self.open_unsealed(segment) {
+            return opened;
+        }
         let path = self.path(segment);
         let opened = files::open_regular(&path);
         let (file, size_bytes) = opened.map_err(|error| of_io(Operation::Open, segment, &path, &error))?;
-        let Some(written) = self.written.get(&segment) else {
-            let is_mapped = self.options.read_mode == ReadMode::Mapped;
-            return Ok(MountReader::new(segment, file, size_bytes, is_mapped));
-        };
-        if size_bytes < written.size_bytes {
-            let words = format!("{} is shorter than what was appended to it", path.display());
-            return Err(failed(Operation::Open, segment, StorageErrorKind::Medium(words)));
-        }
-        // Not mapped, because the file may yet be cut where an append breaks off.
-        Ok(MountReader::new(segment, file, written.size_bytes, false))
+        let is_mapped = self.options.read_mode == ReadMode::Mapped;
+        Ok(MountReader::new(segment, file, size_bytes, is_mapped))
+    }
+
+    /// A reader of a segment whose file is open because it is being written; touches no medium.
+    pub(super) fn open_unsealed(&self, segment: SegmentId) -> Option<Result<MountReader, StorageError>> {
+        let written = self.written.get(&segment)?;
+        let opened = written
+            .file
+            .metadata()
+            .and_then(|file| Ok((file.len(), written.file.try_clone()?)));
+        let path = || self.path(segment);
+        Some(match opened {
+            Err(error) => Err(of_io(Operation::Open, segment, &path(), &error)),
+            Ok((size_bytes, _)) if size_bytes < written.size_bytes => {
+                let words = format!("{} is shorter than what was appended to it", path().display());
+                Err(failed(Operation::Open, segment, StorageErrorKind::Medium(words)))
+            }
+            // Not mapped, because the file may yet be cut where an append breaks off.
+            Ok((_, file)) => Ok(MountReader::new(segment, file, written.size_bytes, false)),
+        })
     }
 
     pub(super) fn remove(&mut self, segment: SegmentId) -> Result<(), StorageError> {

@@ -32,6 +32,7 @@ fn main() -> Result<()> {
         port: Some(options.port),
         dir: options.dir,
         keep: options.keep,
+        is_measured: true,
         ..KafkaSettings::default()
     };
     let mut broker = KafkaBroker::start(&settings)?;

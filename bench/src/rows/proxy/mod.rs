@@ -47,7 +47,10 @@ pub(super) fn section(scope: &Scope) -> Result<Section> {
         return Ok(section);
     }
     let runtime = Runtime::new()?;
-    let broker = KafkaBroker::start(&KafkaSettings::default())?;
+    let broker = KafkaBroker::start(&KafkaSettings {
+        is_measured: true,
+        ..KafkaSettings::default()
+    })?;
     let batches: u32 = if scope.is_quick { 1 << 10 } else { 1 << 14 };
     {
         let mut writer = TopicWriter::start(&broker.bootstrap())?;

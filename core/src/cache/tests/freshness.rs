@@ -547,6 +547,45 @@ fn a_followers_older_watermarks_drop_and_replace_nothing() {
     check_accounting(&cache);
 }
 
+/// H2: an election may have cut off the markers of what was committed. That a follower has got somewhere does not make
+/// stable again what a leader had said to be.
+#[test]
+fn a_followers_answer_does_not_bring_back_what_was_stable_before_an_election() {
+    let mut cache = cache_of(1 << 20);
+    fill(&mut cache, 0, 30, &[batch(0, 10), batch(10, 10), batch(20, 10)]);
+    assert!(hit(&cache, committed(request(0))).is_some());
+    let elected = make(Shape {
+        epoch: 1,
+        ..shape(20, 10)
+    });
+    fill(&mut cache, 20, 30, &[elected]);
+    assert_eq!(hit(&cache, committed(request(0))), None);
+    for mut harvest in Harvest::gather(&request(0), &response(5, Bytes::new()), Crc32c::PORTABLE) {
+        harvest.mark_of_follower();
+        cache.absorb(harvest, at(0));
+    }
+    assert_eq!(hit(&cache, committed(request(0))), None);
+    assert!(hit(&cache, request(0)).is_some());
+    check_accounting(&cache);
+}
+
+/// H7, H10: answers to requests that were under way together come in any order.
+#[test]
+fn the_older_watermarks_of_an_answer_that_was_overtaken_drop_and_replace_nothing() {
+    let mut cache = cache_of(1 << 20);
+    let (tail, front) = (join(&[batch(10, 10), batch(20, 10)]), batch(0, 10));
+    let all = join(&[front.clone(), tail.clone()]);
+    absorb_at(&mut cache, &request(10), &response(30, tail), at(6));
+    absorb_at(&mut cache, &request(0), &response(20, front), at(5));
+    assert_eq!(hit(&cache, request(0)), Some(all));
+    let data = hit_data(&cache, request(0)).unwrap();
+    assert_eq!((data.high_watermark, data.last_stable_offset), (30, 30));
+    // Whoever asks from then on is told what is so.
+    absorb_at(&mut cache, &request(25), &response(25, Bytes::new()), at(7));
+    assert_eq!(hit_data(&cache, request(20)), None);
+    check_accounting(&cache);
+}
+
 #[test]
 fn another_cluster_empties_the_cache() {
     let mut cache = cache_of(1 << 20);
