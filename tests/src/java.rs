@@ -150,10 +150,27 @@ pub fn first_and_last(answer: &str) -> Result<(i64, i64)> {
         .with_context(|| format!("no offsets in the answer {answer:?}"))
 }
 
+/// Runs one of Kafka's own command line tools by its main class, such as `TopicCommand` in `org.apache.kafka.tools`; gives its
+/// stdout. Fails on an exit status other than 0 and after `deadline`.
+pub fn run_tool(class: &str, arguments: &[&str], stdin: &str, deadline: Duration) -> Result<String> {
+    let mut java = machine()?;
+    java.arg(format!("org.apache.kafka.tools.{class}"))
+        .args(arguments);
+    let stdout = child::run_ok(java, stdin.as_bytes(), deadline)?;
+    String::from_utf8(stdout).with_context(|| format!("{class} wrote something that is not UTF-8"))
+}
+
 fn program(name: &str, arguments: &[&str]) -> Result<Command> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("java")
         .join(format!("{name}.java"));
+    let mut java = machine()?;
+    java.arg(source).args(arguments);
+    Ok(java)
+}
+
+/// A JVM with Kafka's jars, to be told what to run.
+fn machine() -> Result<Command> {
     let mut java = command("java");
     // Short runs: a JVM tuned for its start. The client logs on stderr, where only trouble is of interest.
     java.args([
@@ -167,7 +184,6 @@ fn program(name: &str, arguments: &[&str]) -> Result<Command> {
         "-cp",
         &kafka_classpath()?,
     ]);
-    java.arg(source).args(arguments);
     Ok(java)
 }
 

@@ -10,6 +10,7 @@ use kachet_core::cache::{Absorbed, Harvest, Warmed};
 use kachet_core::storage::{SegmentReader, Storage};
 use kachet_core::time::Instant;
 use kachet_core::wire::FetchRequest;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -47,7 +48,7 @@ impl<T: Send + Sync + 'static, S: Storage + 'static> Inner<T, S> {
         if !S::Reader::MAY_CORRUPT && self.notebook.is_none() {
             return;
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+        let Ok(runtime) = Handle::try_current() else {
             // Without a runtime there are no fetches either; what comes later is written as it comes together.
             return;
         };
@@ -102,15 +103,32 @@ impl<T: Send + Sync + 'static, S: Storage + 'static> Inner<T, S> {
         if !S::Reader::MAY_CORRUPT {
             // Whoever holds the storage is at it, and looks for more before it lets go.
             let _: Option<()> = self.do_jobs().now_or_never();
-        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        } else if let Ok(runtime) = Handle::try_current() {
             let inner = Arc::clone(self);
             runtime.spawn(async move { inner.do_jobs().await });
         }
         // Without a runtime they wait for the next fetch.
     }
 
+    /// The same for who has just answered a fetch. To seal a segment of a mebibyte in memory takes half a millisecond, in
+    /// which a worker of the runtime would run no other task and hear of no socket.
+    pub(super) fn have_jobs_done_aside(self: &Arc<Self>) {
+        if S::Reader::MAY_CORRUPT || !self.read().has_jobs() {
+            return self.have_jobs_done_soon();
+        }
+        match Handle::try_current() {
+            Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => {
+                let inner = Arc::clone(self);
+                runtime.spawn_blocking(move || inner.have_jobs_done_soon());
+            }
+            // One thread has all the work in any case.
+            _ => self.have_jobs_done_soon(),
+        }
+    }
+
     /// Keeps what a response brought. The lock is let go between partitions and while the storage makes room, so that
-    /// hits wait no longer than it takes to copy one partition's batches.
+    /// hits wait no longer than it takes to copy one partition's batches. Jobs that come of it and make no room for it are
+    /// left to the caller.
     pub(super) async fn absorb(self: &Arc<Self>, harvests: Vec<Harvest>, asked_at: Instant) {
         for mut harvest in harvests {
             loop {
@@ -125,7 +143,6 @@ impl<T: Send + Sync + 'static, S: Storage + 'static> Inner<T, S> {
                 }
             }
         }
-        self.have_jobs_done_soon();
     }
 
     /// Reads what the request would hit and the storage does not give at once. In memory there is no such thing.

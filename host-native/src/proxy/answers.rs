@@ -20,8 +20,8 @@ use super::wire::{Broken, is_at_end, read_array, read_onto, write_slices};
 use crate::transport::Transport;
 use crate::transport::raw::RawReader;
 
-/// One read from a broker takes in this much; an answer that fits is one write.
-const UPSTREAM_BUFFER_BYTES: usize = 32 << 10;
+/// One read from a broker takes in this much; an answer that fits is one write. Most of what an idle connection takes.
+const UPSTREAM_BUFFER_BYTES: usize = 16 << 10;
 /// For how long a client may take no farewell.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 /// Every response begins with its correlation id.

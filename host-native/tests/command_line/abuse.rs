@@ -74,7 +74,7 @@ fn is_open(stream: &TcpStream) -> bool {
 }
 
 /// What a process has in memory, in KiB.
-fn resident_kib(process: u32) -> Result<u64> {
+pub(super) fn resident_kib(process: u32) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let words = line.context("no VmRSS")?.split_whitespace().next();

@@ -4,6 +4,8 @@
 #[cfg(target_os = "linux")]
 mod abuse;
 mod bad_input;
+#[cfg(target_os = "linux")]
+mod connections;
 mod demo;
 mod gateway;
 mod kafka;

@@ -5,6 +5,7 @@ mod cluster;
 mod languages;
 mod logins;
 mod slow;
+mod tools;
 
 use core::time::Duration;
 use std::collections::BTreeSet;

@@ -23,7 +23,7 @@ use self::answer::{Arrival, Asked, Awaited, land};
 use self::key::FlightKey;
 use self::nearby::Reaches;
 use super::names::is_by_name;
-use super::single_flight::runtime::spawn;
+use super::single_flight::runtime::{spawn, yield_now};
 use super::single_flight::{Boarding, Departure, Flight, Landed, Table};
 use super::{CRC32C, Inner, not_a_fetch_response, patience};
 use crate::transport::{BrokerAddress, Request, Response, Transport, TransportError};
@@ -271,7 +271,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
     }
 
     /// Asks, absorbs, and lands. An answer under names lands first: what it is of has to be asked for, and nobody is to
-    /// wait for that.
+    /// wait for that. Nor for the storage: to seal a segment of a mebibyte in memory takes longer than to fetch a batch.
     async fn fly(self: &Arc<Self>, broker: &BrokerAddress, version: i16, own: Own) {
         let Own {
             request,
@@ -304,6 +304,9 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             self.identify_harvests(broker, &names, &mut harvests).await;
             self.absorb(harvests, asked_at).await;
         }
+        // Whoever has waited goes on first: a task that is woken from here may have to run where this one does.
+        yield_now().await;
+        self.have_jobs_done_aside();
     }
 
     /// One fetch upstream.

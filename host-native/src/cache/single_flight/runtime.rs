@@ -5,12 +5,16 @@
 pub(in crate::cache) use std::sync::{Mutex, MutexGuard};
 
 #[cfg(test)]
+pub(in crate::cache) use shuttle::future::yield_now;
+#[cfg(test)]
 pub(in crate::cache) use shuttle::sync::{Mutex, MutexGuard};
 #[cfg(test)]
 pub(in crate::cache) use under_shuttle::{spawn, timeout_at};
 
 #[cfg(not(test))]
 pub(in crate::cache) use on_tokio::{spawn, timeout_at};
+#[cfg(not(test))]
+pub(in crate::cache) use tokio::task::yield_now;
 
 #[cfg(not(test))]
 mod on_tokio {

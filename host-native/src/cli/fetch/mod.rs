@@ -8,6 +8,7 @@ use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 
 use bytesize::ByteSize;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use kachet::cache::Cache;
 use kachet::client::{Client, ClientError, ClientSettings, Isolation, Position};
@@ -54,6 +55,10 @@ pub(crate) struct FetchArguments {
     /// Which records are seen; kcat's default is 'committed', the Java consumer's is 'uncommitted'
     #[arg(long, value_enum, default_value_t = IsolationArgument::Uncommitted)]
     isolation: IsolationArgument,
+    /// The rack that this command runs in, as `client.rack` of Kafka's consumers: where brokers have a selector of replicas,
+    /// records are read from a replica in that rack
+    #[arg(long, value_name = "RACK", env = "KACHET_RACK", value_parser = NonEmptyStringValueParser::new())]
+    rack: Option<String>,
     /// How long to wait for a broker's connection, for its answer, and for a leader
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -116,17 +121,21 @@ fn client<S: Storage + 'static>(
     arguments: &FetchArguments,
     cache: Cache<TcpTransport, S>,
 ) -> Result<CachedClient<S>, Failure> {
-    let settings = ClientSettings {
+    let brokers = arguments.bootstrap.split(',').map(|broker| broker.trim().parse());
+    let brokers = brokers.collect::<Result<_, _>>().map_err(ClientError::from)?;
+    Ok(Client::new(cache, brokers, settings(arguments))?)
+}
+
+fn settings(arguments: &FetchArguments) -> ClientSettings {
+    ClientSettings {
         isolation: match arguments.isolation {
             IsolationArgument::Uncommitted => Isolation::ReadUncommitted,
             IsolationArgument::Committed => Isolation::ReadCommitted,
         },
+        rack: arguments.rack.clone(),
         retry_timeout: arguments.timeout,
         ..ClientSettings::default()
-    };
-    let brokers = arguments.bootstrap.split(',').map(|broker| broker.trim().parse());
-    let brokers = brokers.collect::<Result<_, _>>().map_err(ClientError::from)?;
-    Ok(Client::new(cache, brokers, settings)?)
+    }
 }
 
 async fn read_all<S: Storage + 'static>(
@@ -225,4 +234,29 @@ fn print_statistics<S: Storage + 'static>(client: &CachedClient<S>) {
         .map(|(name, value)| (name.to_owned(), value.into()))
         .collect();
     eprintln!("{}", Value::Object(object));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        arguments: FetchArguments,
+    }
+
+    fn rack_of(given: &[&str]) -> Result<Option<String>, clap::Error> {
+        let all = [&["fetch", "--bootstrap", "localhost:9092", "orders/0@1"], given].concat();
+        Command::try_parse_from(all).map(|command| settings(&command.arguments).rack)
+    }
+
+    #[test]
+    fn the_rack_is_the_clients_and_is_not_empty() {
+        assert_eq!(rack_of(&["--rack", "eu-1b"]).unwrap().as_deref(), Some("eu-1b"));
+        assert_eq!(rack_of(&[]).unwrap(), None);
+        assert!(rack_of(&["--rack", ""]).is_err());
+    }
 }
