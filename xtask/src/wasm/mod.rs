@@ -1,5 +1,6 @@
 //! WebAssembly: what is made of the project for it, and its targets: from rustup where it can fetch them, else built from Debian's source of Rust.
 
+mod inside;
 mod package;
 
 use std::path::{Path, PathBuf};
@@ -16,7 +17,9 @@ use crate::system;
 const HOSTED: &str = "wasm32-unknown-unknown";
 /// Has no std at all, so what builds for it is `no_std`; `HOSTED` has a std of stubs and proves nothing.
 const BARE: &str = "wasm32v1-none";
-const TARGETS: [&str; 2] = [HOSTED, BARE];
+/// Has files and a std, so that programs and tests run there.
+const WASI: &str = "wasm32-wasip1";
+const TARGETS: [&str; 3] = [HOSTED, BARE, WASI];
 /// The name under which Debian's toolchain is known to rustup.
 const DEBIAN: &str = "debian-web";
 
@@ -44,7 +47,7 @@ pub(crate) fn ensure() -> Result<Result<Toolchain, String>> {
     if find_program("rustup").is_none() {
         return Ok(Err(format!(
             "this Rust lacks {} — install with rustup (https://rustup.rs), then `{by_hand}`",
-            TARGETS.join(" and ")
+            TARGETS.join(", ")
         )));
     }
     if debian_is_linked() && has_targets(Path::new("/usr/bin/rustc")) {
@@ -63,7 +66,7 @@ pub(crate) fn ensure() -> Result<Result<Toolchain, String>> {
     if !system::can_install() {
         return Ok(Err(format!(
             "the targets {} are missing — install with `{by_hand}`, or on Debian as root with `xtask/install-wasm-toolchain.sh`",
-            TARGETS.join(" and ")
+            TARGETS.join(", ")
         )));
     }
     eprintln!("rustup cannot fetch the targets: they are built from Debian's source of Rust instead.");
@@ -111,6 +114,11 @@ pub(crate) fn build(toolchain: Toolchain) -> Tally {
 pub(crate) fn package_and_test(toolchain: Toolchain) -> Result<Tally> {
     package::build(toolchain)?;
     package::test_in_node()
+}
+
+/// Runs the tests of the crates that run anywhere inside of wasmtime, by `toolchain`.
+pub(crate) fn test_inside(toolchain: Toolchain) -> Result<Tally> {
+    inside::test(toolchain)
 }
 
 /// Fetches what npm brings: what makes the packages, and workerd, which runs an example in the tests.

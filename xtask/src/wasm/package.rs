@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{HOSTED, Toolchain};
+use super::{HOSTED, Toolchain, WASI};
 use crate::process::{self, Tally};
 use crate::project::{cargo, root, target_dir};
 use crate::system::{self, Part};
@@ -44,6 +44,13 @@ const COMPONENT: Variant = Variant {
     limit_bytes: 136 * 1024,
 };
 
+const WASI_PROGRAM: Variant = Variant {
+    what: "program for WASI",
+    folder: "wasi",
+    features: "",
+    limit_bytes: 300 * 1024,
+};
+
 /// What browsers, Workers, Node and wasmtime have by now. In front of the component's encoding, not behind it.
 const WASM_OPT: [&str; 10] = [
     "-Oz",
@@ -71,7 +78,8 @@ pub(super) fn build(toolchain: Toolchain) -> Result<()> {
     }
     let unpublished = target_dir().join("wasm").join(WITHOUT_ZSTD.folder);
     javascript(toolchain, &tools, WITHOUT_ZSTD, &unpublished.join("package"))?;
-    component(toolchain, &tools)
+    component(toolchain, &tools)?;
+    wasi_program(toolchain, &tools)
 }
 
 /// The npm package.
@@ -280,6 +288,26 @@ fn component(toolchain: Toolchain, tools: &Tools) -> Result<()> {
         OsStr::new("kachet:cache/"),
     ])?;
     measure(COMPONENT, &[component])
+}
+
+/// The program for WASI. It has a std, so it needs no binding and no encoding.
+fn wasi_program(toolchain: Toolchain, tools: &Tools) -> Result<()> {
+    let mut compile = toolchain.cargo();
+    compile
+        .args(["build", "--profile", "wasm", "--target", WASI])
+        .args(["--package", "kachet-wasi"])
+        .env("CARGO_ENCODED_RUSTFLAGS", toolchain.module_flags());
+    process::run(&mut compile)?;
+    let built = toolchain.target_dir().join(WASI).join("wasm/kachet-wasi.wasm");
+    let program = target_dir().join("wasm").join("kachet-wasi.wasm");
+    tools.optimise(&built, &program)?;
+    packager([
+        OsStr::new("imports"),
+        program.as_os_str(),
+        OsStr::new("--allow"),
+        OsStr::new("wasi_snapshot_preview1"),
+    ])?;
+    measure(WASI_PROGRAM, &[program])
 }
 
 fn measure(variant: Variant, files: &[PathBuf]) -> Result<()> {
