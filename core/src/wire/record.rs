@@ -231,7 +231,12 @@ impl<'a> Cursor<'a> {
                 available_bytes,
             },
             Err(_) if length == -1 => return Ok(None),
-            Err(_) => DecodeErrorKind::NegativeLength { length },
+            Err(_) if length < 0 => DecodeErrorKind::NegativeLength { length },
+            // Where addresses have 32 bits.
+            Err(_) => DecodeErrorKind::UnexpectedEnd {
+                needed_bytes: usize::MAX,
+                available_bytes,
+            },
         };
         self.at = start;
         Err(self.error(field, kind))

@@ -150,16 +150,42 @@ impl Toolchain {
             let home = std::env::var_os("HOME")?;
             Some(Path::new(&home).join(".cargo"))
         });
+        let mut sources = vec![(root(), "kachet")];
+        sources.extend(registry.map(|folder| (folder.join("registry/src"), "crates")));
+        sources.push((self.sysroot().join("lib/rustlib/src/rust"), "rust"));
+        // LLVM's inlining makes modules a tenth larger than what wasm-opt inlines afterwards.
+        remapped(&sources) + "\u{1f}-Cllvm-args=-inline-threshold=0"
+    }
+
+    /// Has `compile` build the core library along with a module, as small as its source allows and without a word for any panic:
+    /// a tenth of a module is what it saves. The library that comes with a toolchain is made to be quick. Says whether its source is
+    /// there, as it is with Debian's, and with rustup's once `rustup component add rust-src` has fetched it.
+    pub(crate) fn build_core_along(self, compile: &mut Command) -> bool {
+        let has_source = self.sysroot().join("lib/rustlib/src/rust/library/core").is_dir();
+        if has_source {
+            // A stable compiler takes what is not stable only so. What comes of it is tested as any other module is.
+            compile.env("RUSTC_BOOTSTRAP", "1").args([
+                "-Zbuild-std=core,alloc",
+                "-Zbuild-std-features=optimize_for_size",
+            ]);
+        }
+        let panics = if has_source {
+            "\u{1f}-Zunstable-options\u{1f}-Cpanic=immediate-abort"
+        } else {
+            ""
+        };
+        compile.env("CARGO_ENCODED_RUSTFLAGS", self.module_flags() + panics);
+        has_source
+    }
+
+    /// Where the compiler and its libraries lie.
+    fn sysroot(self) -> PathBuf {
         let rustc = match self {
             Self::Active => active_rustc(),
             Self::Debian => PathBuf::from("/usr/bin/rustc"),
         };
         let sysroot = capture(Command::new(rustc).args(["--print", "sysroot"])).unwrap_or_default();
-        let mut sources = vec![(root(), "kachet")];
-        sources.extend(registry.map(|folder| (folder.join("registry/src"), "crates")));
-        sources.push((Path::new(sysroot.trim()).join("lib/rustlib/src/rust"), "rust"));
-        // LLVM's inlining makes modules a tenth larger than what wasm-opt inlines afterwards.
-        remapped(&sources) + "\u{1f}-Cllvm-args=-inline-threshold=0"
+        PathBuf::from(sysroot.trim())
     }
 
     /// This toolchain's cargo, called in the workspace's root.

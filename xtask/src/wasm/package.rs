@@ -178,9 +178,10 @@ fn module(toolchain: Toolchain, variant: Variant) -> Result<PathBuf> {
     compile
         .args(["build", "--profile", "wasm", "--target", HOSTED])
         .args(["--package", "kachet-wasm", "--no-default-features"])
-        .args(["--features", variant.features])
-        // Places of the sources would be in the module, and differ from machine to machine.
-        .env("CARGO_ENCODED_RUSTFLAGS", toolchain.module_flags());
+        .args(["--features", variant.features]);
+    if !toolchain.build_core_along(&mut compile) {
+        eprintln!("Without the source of Rust's core library the module becomes larger: `rustup component add rust-src`.");
+    }
     process::run(&mut compile)?;
     let built = toolchain.target_dir().join(HOSTED).join("wasm/kachet_wasm.wasm");
     // The next variant is built into the same place.
