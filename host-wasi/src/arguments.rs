@@ -22,9 +22,9 @@ Commands:
   absorb REQUEST RESPONSE ...      Keep what a broker answered: files, in pairs; `-` is stdin
       --size-limit BYTES           The most that the folder may hold; the oldest goes [default: 1073741824]
   record TOPIC PARTITION OFFSET    Print the record at an offset as a line of JSON, as `kachet fetch` does
-  records TOPIC PARTITION OFFSET   Print the cached records from an offset on, a line each
+  records TOPIC PARTITION OFFSET   Print the cached records from an offset on, a line each; those of transactions that were
+                                   aborted are among them, because segments do not tell which transactions are complete
       --count COUNT                So many at most [default: 100]
-      --committed                  For both: leave out what is not committed, and aborted transactions
   fetch [REQUEST]                  Answer a Fetch request from the folder: the response goes to stdout
   stat                             Print what the folder holds, as JSON
   clear                            Remove everything that is cached
@@ -99,8 +99,6 @@ pub enum Command {
         place: Place,
         /// So many at most; `None` for the one that is exactly there.
         count: Option<usize>,
-        /// Whether only what is committed.
-        committed: bool,
     },
     /// Answer a request.
     Fetch {
@@ -176,7 +174,6 @@ fn command(words: &[OsString], given: &mut Given) -> Result<Command, Error> {
                 "record" => None,
                 _ => Some(at_least(1, given.count.take().unwrap_or(COUNT), "--count")?),
             },
-            committed: given.committed.take().unwrap_or_default(),
         }),
         ("fetch", []) => Ok(Command::Fetch { request: "-".into() }),
         ("fetch", [request]) => Ok(Command::Fetch {
@@ -246,7 +243,7 @@ fn parsed<T: std::str::FromStr>(word: &OsStr, name: &str) -> Result<T, Error> {
     number.ok_or_else(|| Error::Usage(format!("{name}: `{}` is no such number", word.display())))
 }
 
-fn at_least<T: PartialOrd + std::fmt::Display>(least: T, number: T, name: &str) -> Result<T, Error> {
+fn at_least<T: Copy + PartialOrd + std::fmt::Display>(least: T, number: T, name: &str) -> Result<T, Error> {
     if number >= least {
         return Ok(number);
     }
@@ -298,18 +295,13 @@ mod tests {
             ),
             (
                 format!("record {id} 3 500"),
-                Command::Records {
-                    place,
-                    count: None,
-                    committed: false,
-                },
+                Command::Records { place, count: None },
             ),
             (
                 format!("records --count 2 {id} 3 500"),
                 Command::Records {
                     place,
                     count: Some(2),
-                    committed: false,
                 },
             ),
             ("fetch".to_owned(), Command::Fetch { request: "-".into() }),
@@ -342,6 +334,7 @@ mod tests {
             (format!("record {id} -- -1 0"), "PARTITION"),
             (format!("record {id} 0 x"), "`x`"),
             (format!("record {id} 0 0 --count 3"), "--count"),
+            (format!("records {id} 0 0 --committed"), "--committed"),
             (format!("records {id} 0 0 --count 0"), "--count"),
             ("record AAAAAAAAAAAAAAAAAAAAAA 0 0".to_owned(), "topic id"),
             ("stat --fodler x".to_owned(), "--fodler"),

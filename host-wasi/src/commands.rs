@@ -43,11 +43,7 @@ pub fn run(arguments: &Arguments, input: &mut impl Read, out: &mut impl Write) -
             pairs,
             size_limit_bytes,
         } => absorb(folder, pairs, *size_limit_bytes, input, out),
-        Command::Records {
-            place,
-            count,
-            committed,
-        } => records(&Store::read(folder)?, place, *count, *committed, out),
+        Command::Records { place, count } => records(&Store::read(folder)?, place, *count, out),
         Command::Fetch { request } => fetch(&Store::read(folder)?, request, input, out),
         Command::Stat => stat(&Store::read(folder)?, out),
         Command::Clear => {
@@ -131,20 +127,14 @@ fn absorb_pair(
     }
 }
 
-fn records(
-    store: &Store,
-    place: &Place,
-    count: Option<usize>,
-    committed: bool,
-    out: &mut impl Write,
-) -> Result<(), Error> {
+fn records(store: &Store, place: &Place, count: Option<usize>, out: &mut impl Write) -> Result<(), Error> {
     let Some(count) = count else {
-        return record(store, place, committed, out);
+        return record(store, place, out);
     };
     let mut next = *place;
     let mut left = count;
     while left > 0 {
-        let Some(data) = hit(store, &next, STEP_BYTES, committed) else {
+        let Some(data) = hit(store, &next, STEP_BYTES) else {
             break;
         };
         let read = write_records(&data, &next, left, out)?;
@@ -160,9 +150,9 @@ fn records(
     Ok(())
 }
 
-fn record(store: &Store, place: &Place, committed: bool, out: &mut impl Write) -> Result<(), Error> {
+fn record(store: &Store, place: &Place, out: &mut impl Write) -> Result<(), Error> {
     // With a limit of 0 the first batch comes whole, and nothing else.
-    let data = hit(store, place, 0, committed).ok_or_else(|| not_cached(place))?;
+    let data = hit(store, place, 0).ok_or_else(|| not_cached(place))?;
     let mut line = Vec::new();
     write_records(&data, place, 1, &mut line)?;
     // The next one is not the one.
@@ -174,10 +164,8 @@ fn record(store: &Store, place: &Place, committed: bool, out: &mut impl Write) -
 }
 
 /// What the cache answers to a fetch of one place, if there is anything.
-fn hit(store: &Store, place: &Place, max_bytes: i32, committed: bool) -> Option<PartitionData> {
-    let response = store
-        .plan(request_for(place, max_bytes, committed))
-        .into_response()?;
+fn hit(store: &Store, place: &Place, max_bytes: i32) -> Option<PartitionData> {
+    let response = store.plan(request_for(place, max_bytes, false)).into_response()?;
     let data = response
         .topics
         .into_iter()

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kachet_core::wire::codec::{Codec, DEFAULT_DECOMPRESSED_LIMIT_BYTES, decompress};
-use kachet_core::wire::{AbortedWalk, BatchEntry, Batches, PartitionData, Record, RecordBatch, RecordBytes};
+use kachet_core::wire::{BatchEntry, Batches, PartitionData, Record, RecordBatch, RecordBytes};
 use serde_json::{Map, Value, json};
 
 use crate::arguments::Place;
@@ -21,7 +21,7 @@ pub(crate) struct Read {
     pub(crate) next_offset: Option<i64>,
 }
 
-/// Writes the records from `place` on, `count` at most. Markers are left out, and what `data` says was aborted.
+/// Writes the records from `place` on, `count` at most. Markers are left out.
 pub(crate) fn write_records(
     data: &PartitionData,
     place: &Place,
@@ -36,7 +36,6 @@ pub(crate) fn write_records(
             error_code,
         });
     }
-    let mut aborted = AbortedWalk::new(data.aborted_transactions.as_deref());
     let mut read = Read::default();
     let slices = data.records.iter().flat_map(RecordBytes::slices);
     for entry in slices.flat_map(|slice| Batches::new(slice)) {
@@ -44,9 +43,7 @@ pub(crate) fn write_records(
         let BatchEntry::Batch(batch) = entry.map_err(|source| Error::Batch { partition, source })? else {
             continue;
         };
-        if batch.is_control() {
-            aborted.pass_marker(&batch, &payload(partition, &batch)?);
-        } else if !aborted.holds(&batch) && batch.last_offset() >= place.offset {
+        if !batch.is_control() && batch.last_offset() >= place.offset {
             for record in batch.records(&payload(partition, &batch)?) {
                 let record = record.map_err(|source| Error::Batch { partition, source })?;
                 if record.offset < place.offset {
@@ -130,12 +127,12 @@ fn insert_headers(object: &mut Map<String, Value>, record: &Record<'_>) {
         .iter()
         .flatten()
         .all(|part| core::str::from_utf8(part).is_ok());
-    let encode = |part: &Option<&[u8]>| match part {
+    let encode = |part: Option<&[u8]>| match part {
         None => Value::Null,
         Some(part) if is_text => json!(String::from_utf8_lossy(part)),
         Some(part) => json!(STANDARD.encode(part)),
     };
-    object.insert("headers".into(), parts.iter().map(encode).collect());
+    object.insert("headers".into(), parts.into_iter().map(encode).collect());
     if !is_text {
         object.insert("headers_encoding".into(), "base64".into());
     }

@@ -91,11 +91,7 @@ fn failed(operation: Operation, segment: SegmentId, kind: StorageErrorKind) -> S
     }
 }
 
-fn of_io<'a>(
-    operation: Operation,
-    segment: SegmentId,
-    path: &'a Path,
-) -> impl Fn(io::Error) -> StorageError + use<'a> {
+fn of_io(operation: Operation, segment: SegmentId, path: &Path) -> impl Fn(io::Error) -> StorageError {
     move |error| failed(operation, segment, kind_of(path, &error))
 }
 

@@ -191,7 +191,7 @@ impl Drop for Clock {
 /// Does what a runner of cargo does: the first argument is the module, the others are the program's. Gives what it ended
 /// with.
 pub fn run_as_runner(arguments: impl IntoIterator<Item = OsString>, start: Start) -> Result<i32> {
-    let words = arguments.into_iter().map(|word| word.into_string());
+    let words = arguments.into_iter().map(OsString::into_string);
     let words: Result<Vec<String>, _> = words.collect();
     let arguments = words.map_err(|word| anyhow!("{} is no text", word.display()))?;
     let module = arguments.first().context("there is no module to run")?;
