@@ -216,7 +216,8 @@ fn the_costliest_messages_stay_within_the_bound() {
                 "{peak} bytes for {} of input",
                 input.0.len()
             );
-            if peak * held_most.1 > held_most.0 * input.0.len() {
+            // Where addresses have 32 bits, products are larger than those.
+            if peak as u64 * held_most.1 as u64 > held_most.0 as u64 * input.0.len() as u64 {
                 held_most = (peak, input.0.len());
             }
         };
