@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# install-wasm-toolchain.sh [TARGET...]   (default: wasm32-unknown-unknown wasm32v1-none)
+# install-wasm-toolchain.sh [TARGET...]   (default: wasm32-unknown-unknown wasm32v1-none wasm32-wasip1)
 #
 # WebAssembly targets for Debian 12 and later where `rustup target add` cannot reach its server: installs Debian's own Rust
 # (packages rustc-web, cargo-web, rust-web-src, rust-web-llvm), builds the standard library of each TARGET from Debian's source
@@ -11,7 +11,7 @@
 set -euo pipefail
 
 targets=("$@")
-[ $# -gt 0 ] || targets=(wasm32-unknown-unknown wasm32v1-none)
+[ $# -gt 0 ] || targets=(wasm32-unknown-unknown wasm32v1-none wasm32-wasip1)
 export DEBIAN_FRONTEND=noninteractive
 apt_get() { apt-get -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120 "$@"; }
 
@@ -31,6 +31,24 @@ unset RUSTUP_TOOLCHAIN RUSTC RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO CARGO_E
 sysroot=$(/usr/bin/rustc --print sysroot)
 version=$(/usr/bin/rustc -vV | sha256sum | cut -c1-16)
 
+# c_library FOLDER: puts the C library of WASI and its start files into FOLDER, where rustup's own targets have them. Debian 12 has a
+# library that lacks what std refers to, so it is fetched from the backports of Debian 13 and unpacked; it depends on nothing, and
+# the sources of the system's packages stay as they are.
+c_library() {
+  work=$(mktemp -d)
+  mkdir -p "$work"/{parts,lists/partial,cache/archives/partial}
+  mirror=$(apt-get indextargets --format '$(REPO_URI) $(SUITE) $(CODENAME)' 'Created-By: Packages' | awk '$3 ~ /^(bookworm|trixie)$/ {print $1; exit}')
+  printf 'Types: deb\nURIs: %s\nSuites: trixie-backports\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n' \
+    "${mirror:-http://deb.debian.org/debian}" >"$work/parts/backports.sources"
+  backports=(-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$work/parts" -o Dir::State::Lists="$work/lists"
+    -o Dir::Cache="$work/cache" -o APT::Sandbox::User=root)
+  apt_get "${backports[@]}" update
+  (cd "$work" && apt_get "${backports[@]}" download wasi-libc && dpkg-deb -x wasi-libc_*.deb unpacked)
+  mkdir -p "$1"
+  cp "$work/unpacked/usr/lib/wasm32-wasip1"/{crt1-command.o,crt1-reactor.o,libc.a} "$1/"
+  rm -rf "$work"
+}
+
 for target in "${targets[@]}"; do
   home=$sysroot/lib/rustlib/$target
   if [ "$(cat "$home/.built-by" 2>/dev/null)" = "$version" ]; then
@@ -39,7 +57,7 @@ for target in "${targets[@]}"; do
   fi
   case $target in
     wasm32v1-none) crates=core,alloc ;;                         # has no std at all
-    wasm32-unknown-unknown) crates=std,panic_abort,test ;;      # test: for cargo test --target
+    wasm32-unknown-unknown | wasm32-wasip1) crates=std,panic_abort,test ;;      # test: for cargo test --target
     *) echo "install-wasm-toolchain.sh: no recipe for the target $target" >&2; exit 2 ;;
   esac
 
@@ -61,6 +79,7 @@ for target in "${targets[@]}"; do
   mkdir -p "$home/lib"
   find "$work/target/$target/release/deps" -name '*.rlib' ! -name 'libdummy_for_std*' -exec cp {} "$home/lib/" \;
   rm -rf "$work"
+  if [ "$target" = wasm32-wasip1 ]; then c_library "$home/lib/self-contained"; fi
   trap - EXIT
   echo "$version" >"$home/.built-by"
   echo "$target: installed in $home"

@@ -9,13 +9,14 @@ use kachet_core::offset::OffsetSpan;
 use kachet_core::statistics::Statistics;
 use kachet_core::time::{Instant, MaxStaleness};
 use kachet_core::wire::{
-    BatchEntry, Batches, FetchRequest, FetchResponse, PartitionData, TopicId, TopicRef, WireStr,
+    BatchEntry, Batches, Crc32c, FetchRequest, FetchResponse, PartitionData, TopicId, TopicRef, WireStr,
 };
 
-use crate::checksum::CRC32C;
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::frame::{RequestFrame, RequestHeader, decode_response, encode_response};
+
+pub(crate) const CRC32C: Crc32c = Crc32c::COMPACT;
 
 /// The longest request that is looked at, in bytes: some ten thousand partitions.
 pub(crate) const REQUEST_LIMIT_BYTES: usize = 1 << 20;

@@ -65,12 +65,21 @@ impl From<Error> for WitError {
     }
 }
 
+/// The moment by the clock that everything but a snapshot goes by: a call of the host takes longer than a lookup.
 fn now() -> Moment {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds stay below 2⁵³ for ages")]
     let monotonic_ms = host::monotonic_ms() as f64;
     Moment {
         monotonic_ms,
+        unix_ms: 0,
+    }
+}
+
+/// The moment by both clocks.
+fn now_and_date() -> Moment {
+    Moment {
         unix_ms: host::unix_ms(),
+        ..now()
     }
 }
 
@@ -204,14 +213,17 @@ impl GuestStore for Store {
         let mut cache = self.0.borrow_mut();
         let mut cursor = cache.begin_snapshot();
         let mut snapshot = Vec::new();
-        while let Some(piece) = cache.next_of_snapshot(&mut cursor, now())? {
+        while let Some(piece) = cache.next_of_snapshot(&mut cursor, now_and_date())? {
             snapshot.extend_from_slice(&piece);
         }
         Ok(snapshot)
     }
 
     fn restore(&self, snapshot: Vec<u8>) -> Result<WitRestored, WitError> {
-        let restored = self.0.borrow_mut().restore(&Bytes::from(snapshot), now())?;
+        let restored = self
+            .0
+            .borrow_mut()
+            .restore(&Bytes::from(snapshot), now_and_date())?;
         Ok(WitRestored {
             batches: restored.batches,
             stale_parts: restored.stale_parts,

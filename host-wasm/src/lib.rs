@@ -35,7 +35,6 @@ extern crate alloc;
 extern crate std;
 
 mod cache;
-mod checksum;
 mod clock;
 #[cfg(feature = "component")]
 mod component;

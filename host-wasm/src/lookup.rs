@@ -102,10 +102,13 @@ impl EmbeddedCache {
     /// What the cache answers to a fetch from the range's offset on.
     fn hit(&mut self, range: &Range, max_bytes: i32, now: Moment) -> Option<PartitionData> {
         let now = now.instant();
-        let request = range.request(max_bytes);
-        self.drop_stale(&request, now);
-        let response = self.core.plan(request, now).into_response()?;
-        response.topics.into_iter().next()?.partitions.into_iter().next()
+        let asked = FetchPartition::new(range.partition, range.offset, max_bytes);
+        let hit = self.core.hit(range.topic_id, &asked, range.committed, now);
+        if hit.is_none() {
+            // It may be there and too old.
+            self.drop_stale(&range.request(max_bytes), now);
+        }
+        hit
     }
 
     /// The records of an answer, which need not have come through the cache: of the partition of the range, from its

@@ -22,7 +22,7 @@ use alloc::vec::Vec;
 use kachet_core::wire::codec::{Codec, decompress};
 use kachet_core::wire::{AbortedWalk, BatchEntry, Batches, PartitionData, Record, RecordBatch, RecordBytes};
 
-use crate::checksum::CRC32C;
+use crate::cache::CRC32C;
 use crate::error::Error;
 
 const TABLE_WORDS: usize = 3;

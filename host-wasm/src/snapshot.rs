@@ -24,8 +24,7 @@ use kachet_core::wire::{
     TaggedFields, TopicRef,
 };
 
-use crate::cache::EmbeddedCache;
-use crate::checksum::CRC32C;
+use crate::cache::{CRC32C, EmbeddedCache};
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::frame::{RequestFrame, RequestHeader, decode_response, encode_response};

@@ -12,7 +12,7 @@ use clap::Args;
 
 use crate::project::{cargo, root, target_dir};
 use crate::system::{self, Part};
-use crate::{kafka, process};
+use crate::{kafka, process, wasm};
 
 /// How far from its baseline a count may be, in percent: what another release of the compiler or the C library changes is less,
 /// and one more allocation or copy in these paths is more.
@@ -58,6 +58,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         "figures",
     ]);
     process::run(&mut build)?;
+    if options.sections.is_empty() || options.sections.iter().any(|section| section == "wasm") {
+        // Where the targets are missing these rows are told as not measured.
+        match wasm::ensure()? {
+            Ok(toolchain) => wasm::build_lookups(toolchain)?,
+            Err(missing) => eprintln!("{missing}"),
+        }
+    }
     let mut figures = Command::new(target_dir().join("release").join("figures"));
     figures.arg("--results").arg(root().join("bench"));
     figures.arg("--target-folder").arg(target_dir());

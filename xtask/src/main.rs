@@ -61,6 +61,14 @@ enum Command {
     },
     /// Make the npm package `target/npm/kachet`, the examples beside it and the component `target/wasm/kachet.component.wasm`, and print sizes.
     Wasm,
+    /// Run the tests of what runs anywhere in wasmtime, and most of the core's in Node.
+    WasmTest,
+    /// Absorb and evict batches in the npm package, again and again, and fail if its memory grows; the end is one JSON object.
+    WasmSoak {
+        /// How many batches.
+        #[arg(long, default_value_t = 1_000_000)]
+        cycles: u32,
+    },
     /// Test against brokers of older releases; every run of `test` starts the first and one of the others.
     BrokerVersions {
         /// The releases, with commas between them; from 2.8 on.
@@ -106,6 +114,8 @@ fn main() -> ExitCode {
         Command::Setup => test::set_up(),
         Command::Kafka { port, dir, keep } => told(&kafka::play(port, dir.as_deref(), keep)),
         Command::Wasm => told(&wasm::package()),
+        Command::WasmTest => told(&wasm::test()),
+        Command::WasmSoak { cycles } => told(&wasm::soak(cycles)),
         Command::BrokerVersions { releases } => told(&kafka::test_releases(&releases)),
         Command::Soak { minutes, seed } => told(&kafka::soak(minutes, seed)),
         Command::Sim(options) => told(&simulation::run(&options)),

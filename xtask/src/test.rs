@@ -64,6 +64,14 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
             })
         });
     }
+    if wanted.wasm {
+        steps.run("tests in wasmtime", || {
+            Ok(match wasm::ensure()? {
+                Ok(toolchain) => Outcome::Tests(wasm::test_inside(toolchain)?),
+                Err(missing) => Outcome::Skipped(missing),
+            })
+        });
+    }
     steps.run("tests", || workspace_tests(wanted));
     steps.run("instructions", || {
         Ok(match bench::ensure()? {

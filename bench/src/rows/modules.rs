@@ -1,10 +1,11 @@
-//! How large the modules for WebAssembly are, where `cargo xtask wasm` has made them.
+//! How large the modules for WebAssembly are, where `cargo xtask wasm` has made them, and what a runtime makes of a lookup.
 
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::Scope;
 use crate::contest::{Bound, Contest, Outcome, Role, Target, Unit, count};
@@ -25,6 +26,8 @@ const MODULES: [(&str, &str, bool); 3] = [
     ("wasm/kachet.component.wasm", "component, by gzip", false),
 ];
 const LIMIT_BYTES: f64 = 60.0 * 1024.0;
+/// What the program `lookups` measures, in the order in which it prints.
+const LOOKUPS: [&str; 2] = ["batch by its offset, in wasmtime", "hit of a batch, in wasmtime"];
 
 pub(super) fn section(scope: &Scope) -> Result<Section> {
     let mut section = Section::new(
@@ -42,7 +45,55 @@ pub(super) fn section(scope: &Scope) -> Result<Section> {
                 .push(format!("{what}: `cargo xtask wasm` makes it."));
         }
     }
+    let program = scope.target_folder.join("wasm/lookups.wasm");
+    if program.is_file() {
+        for (at, what) in LOOKUPS.into_iter().enumerate() {
+            section.rows.push(lookup(scope, at, what)?);
+        }
+    } else {
+        section
+            .not_measured
+            .push("lookups in wasmtime: `cargo xtask bench wasm` builds what they need.".to_owned());
+    }
     Ok(section)
+}
+
+/// The same program natively and in wasmtime, each measuring itself. It prints a number for each of [`LOOKUPS`], in nanoseconds.
+fn lookup(scope: &Scope, at: usize, what: &str) -> Result<Outcome> {
+    let folder = &scope.target_folder;
+    let native = folder.join("release").join("lookups");
+    let (runner, module) = (
+        folder.join("release").join("wasi-runner"),
+        folder.join("wasm/lookups.wasm"),
+    );
+    let rounds = if scope.is_quick { "20" } else { "100" };
+    let contest = Contest::new(format!("{what}, 10 000 batches"), Unit::Seconds)
+        .way("kachet", Role::Ours, || {
+            printed(Command::new(&native).arg(rounds), at)
+        })
+        .way("kachet in wasmtime", Role::Ours, || {
+            printed(Command::new(&runner).arg(&module).arg(rounds), at)
+        })
+        .target(Target::ratio("kachet in wasmtime", "kachet", Bound::AtMost(2.0)));
+    contest.run(scope.rounds)
+}
+
+/// Seconds out of the number that a program prints at this place of its line.
+fn printed(command: &mut Command, at: usize) -> Result<f64> {
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {command:?}"))?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout)?;
+    let number = text
+        .split_whitespace()
+        .nth(at)
+        .context("too few numbers were printed")?;
+    Ok(number.parse::<f64>()? * 1e-9)
 }
 
 fn row(path: &Path, what: &str, has_goal: bool) -> Result<Outcome> {

@@ -17,7 +17,7 @@ use crate::storage::SegmentReader;
 use crate::time::{Instant, MaxStaleness};
 use crate::transactions::AbortedInRun;
 use crate::wire::{
-    FetchPartition, FetchRequest, FetchTopic, PartitionData, RecordBytes, TaggedFields, TopicRef,
+    FetchPartition, FetchRequest, FetchTopic, PartitionData, RecordBytes, TaggedFields, TopicId, TopicRef,
 };
 
 /// Isolation levels as they stand in requests.
@@ -167,13 +167,39 @@ impl<R: SegmentReader> Cache<R> {
         }
     }
 
-    fn walk(&self, request: &FetchRequest, now: Instant, reads: Reads<'_, R>) -> (Hits, Walked) {
-        let max_bytes = usize::try_from(request.max_bytes).unwrap_or(0);
-        let mut walk = Walk {
+    /// What [`Self::plan`] answers to an ordinary fetch of one partition, for hosts in which no client's request is to be
+    /// answered; `None` if it is not cached. The limit of the request is that of the partition.
+    pub fn hit(
+        &self,
+        topic_id: TopicId,
+        asked: &FetchPartition,
+        committed: bool,
+        now: Instant,
+    ) -> Option<PartitionData> {
+        let is_ordinary = asked.partition_max_bytes >= 0 && asked.fetch_offset >= 0 && !topic_id.is_zero();
+        if self.is_off() || !is_ordinary {
+            return None;
+        }
+        let warmed = Warmed::default();
+        let mut walk = self.begin(asked.partition_max_bytes, committed, now, Reads::Planned(&warmed));
+        let hit = walk.hit(&TopicRef::Id(topic_id), asked);
+        self.count_lookups(1, walk.walked.hits, walk.walked.hit_bytes as u64);
+        hit
+    }
+
+    fn begin<'a>(
+        &'a self,
+        max_bytes: i32,
+        committed: bool,
+        now: Instant,
+        reads: Reads<'a, R>,
+    ) -> Walk<'a, R> {
+        let max_bytes = usize::try_from(max_bytes).unwrap_or(0);
+        Walk {
             cache: self,
             now,
             reads,
-            committed: request.isolation_level == READ_COMMITTED,
+            committed,
             walked: Walked {
                 limits: Limits {
                     max_bytes: max_bytes.min(RESPONSE_LIMIT_BYTES),
@@ -182,7 +208,12 @@ impl<R: SegmentReader> Cache<R> {
                 hits: 0,
                 bytes_before_miss: None,
             },
-        };
+        }
+    }
+
+    fn walk(&self, request: &FetchRequest, now: Instant, reads: Reads<'_, R>) -> (Hits, Walked) {
+        let committed = request.isolation_level == READ_COMMITTED;
+        let mut walk = self.begin(request.max_bytes, committed, now, reads);
         let mut hits = Hits::new();
         for (topic, asked) in request.partitions() {
             hits.push(walk.hit(topic, asked));
@@ -199,10 +230,14 @@ impl<R: SegmentReader> Cache<R> {
         let (hits, hit_bytes) = answers.iter().flatten().fold((0, 0), |(hits, bytes), data| {
             (hits + 1, bytes + data.records_size_bytes())
         });
+        self.count_lookups(lookups, hits, hit_bytes as u64);
+    }
+
+    fn count_lookups(&self, lookups: u64, hits: u64, hit_bytes: u64) {
         self.counters.lookups.add(lookups);
         self.counters.hits.add(hits);
         self.counters.misses.add(lookups - hits);
-        self.counters.bytes_saved.add(hit_bytes as u64);
+        self.counters.bytes_saved.add(hit_bytes);
     }
 }
 

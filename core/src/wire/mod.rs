@@ -10,6 +10,7 @@ pub mod codec;
 mod error;
 mod fetch_request;
 mod fetch_response;
+mod made_table;
 mod reader;
 mod record;
 mod record_bytes;

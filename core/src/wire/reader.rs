@@ -317,6 +317,7 @@ pub(super) fn uvarint(bytes: &[u8]) -> Varint<u32> {
 }
 
 /// An unsigned 64-bit LEB128 integer of at most ten bytes.
+#[inline]
 pub(super) fn uvarlong(bytes: &[u8]) -> Varint<u64> {
     let mut value = 0_u64;
     for (index, &byte) in bytes.iter().take(10).enumerate() {

@@ -103,6 +103,7 @@ impl<'a> RecordIter<'a> {
         }
     }
 
+    #[inline]
     fn record(&mut self) -> Result<Record<'a>, DecodeError> {
         let cursor = &mut self.cursor;
         cursor.limit = cursor.bytes.len();
@@ -132,6 +133,7 @@ impl<'a> RecordIter<'a> {
 impl<'a> Iterator for RecordIter<'a> {
     type Item = Result<Record<'a>, BatchError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.done {
             return None;
@@ -166,6 +168,7 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    #[cold]
     fn error(&self, field: &'static str, kind: DecodeErrorKind) -> DecodeError {
         DecodeError {
             field,
@@ -174,14 +177,17 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     fn left(&self) -> usize {
         self.limit - self.at
     }
 
+    #[inline]
     fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at..self.limit).unwrap_or_default()
     }
 
+    #[inline]
     fn take(&mut self, field: &'static str, length: usize) -> Result<&'a [u8], DecodeError> {
         let Some(bytes) = self.rest().get(..length) else {
             let (needed_bytes, available_bytes) = (length, self.left());
@@ -198,6 +204,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A zigzag variable-length integer.
+    #[inline]
     fn varlong(&mut self, field: &'static str) -> Result<i64, DecodeError> {
         match uvarlong(self.rest()) {
             Varint::Value(value, length) => {
@@ -220,6 +227,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A length of what follows, proven to lie within the record; `None` for −1.
+    #[inline]
     fn length(&mut self, field: &'static str) -> Result<Option<usize>, DecodeError> {
         let start = self.at;
         let length = self.varlong(field)?;
@@ -231,13 +239,19 @@ impl<'a> Cursor<'a> {
                 available_bytes,
             },
             Err(_) if length == -1 => return Ok(None),
-            Err(_) => DecodeErrorKind::NegativeLength { length },
+            Err(_) if length < 0 => DecodeErrorKind::NegativeLength { length },
+            // Where addresses have 32 bits.
+            Err(_) => DecodeErrorKind::UnexpectedEnd {
+                needed_bytes: usize::MAX,
+                available_bytes,
+            },
         };
         self.at = start;
         Err(self.error(field, kind))
     }
 
     /// A length that may not be null.
+    #[inline]
     fn required_length(&mut self, field: &'static str) -> Result<usize, DecodeError> {
         let start = self.at;
         match self.length(field)? {
@@ -249,6 +263,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     fn nullable_bytes(&mut self, field: &'static str) -> Result<Option<&'a [u8]>, DecodeError> {
         match self.length(field)? {
             Some(length) => self.take(field, length).map(Some),
@@ -256,6 +271,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     fn header(&mut self) -> Result<(&'a [u8], Option<&'a [u8]>), DecodeError> {
         let start = self.at;
         let Some(key) = self.nullable_bytes("header key")? else {
@@ -266,6 +282,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Proves every header, so that reading them again cannot fail.
+    #[inline]
     fn headers(&mut self) -> Result<Headers<'a>, DecodeError> {
         // A header takes two bytes at least, so a count within the record's length bounds the loop.
         let count = self.required_length("headers")?;

@@ -21,6 +21,13 @@ pub(crate) fn decompress_by_reference(codec: Compression, packed: &Bytes) -> Byt
             let mut reader = lz4_flex::frame::FrameDecoder::new(packed.as_ref());
             reader.read_to_end(&mut out).unwrap();
         }
+        // The reference is in C. Natively it has seen the same bytes.
+        #[cfg(target_family = "wasm")]
+        Compression::Zstd => {
+            use kachet_core::wire::codec::{Codec, DEFAULT_DECOMPRESSED_LIMIT_BYTES, decompress};
+            out = decompress(Codec::Zstd, packed, DEFAULT_DECOMPRESSED_LIMIT_BYTES).unwrap();
+        }
+        #[cfg(not(target_family = "wasm"))]
         Compression::Zstd => out = zstd::decode_all(packed.as_ref()).unwrap(),
         Compression::Snappy => {
             assert_eq!(&packed[..8], b"\x82SNAPPY\0");

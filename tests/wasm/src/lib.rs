@@ -5,6 +5,8 @@
 //! it can get, ends its own call with an error and leaves the others alone.
 #![forbid(unsafe_code)]
 
+pub mod wasi;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -298,11 +300,20 @@ pub fn topic_id(id: kachet_core::wire::TopicId) -> TopicId {
 
 /// Where `cargo xtask wasm` has put the component.
 pub fn component_path() -> Result<PathBuf> {
+    made("kachet.component.wasm")
+}
+
+/// Where `cargo xtask wasm` has put the program for WASI.
+pub fn wasi_program_path() -> Result<PathBuf> {
+    made("kachet-wasi.wasm")
+}
+
+fn made(name: &str) -> Result<PathBuf> {
     let target = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(target) => PathBuf::from(target),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
     };
-    let path = target.join("wasm/kachet.component.wasm");
+    let path = target.join("wasm").join(name);
     ensure!(
         path.is_file(),
         "{} is not there: make it with `cargo xtask wasm`",

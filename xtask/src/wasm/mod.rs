@@ -1,5 +1,6 @@
 //! WebAssembly: what is made of the project for it, and its targets: from rustup where it can fetch them, else built from Debian's source of Rust.
 
+mod inside;
 mod package;
 
 use std::path::{Path, PathBuf};
@@ -16,9 +17,14 @@ use crate::system;
 const HOSTED: &str = "wasm32-unknown-unknown";
 /// Has no std at all, so what builds for it is `no_std`; `HOSTED` has a std of stubs and proves nothing.
 const BARE: &str = "wasm32v1-none";
-const TARGETS: [&str; 2] = [HOSTED, BARE];
+/// Has files and a std, so that programs and tests run there.
+const WASI: &str = "wasm32-wasip1";
+const TARGETS: [&str; 3] = [HOSTED, BARE, WASI];
 /// The name under which Debian's toolchain is known to rustup.
 const DEBIAN: &str = "debian-web";
+
+/// Cycles of the soak that every test run does: a leak of five bytes a cycle shows.
+const SHORT_SOAK_CYCLES: u32 = 60_000;
 
 /// How long rustup may try to fetch a target.
 const RUSTUP_LIMIT: Duration = Duration::from_mins(3);
@@ -44,7 +50,7 @@ pub(crate) fn ensure() -> Result<Result<Toolchain, String>> {
     if find_program("rustup").is_none() {
         return Ok(Err(format!(
             "this Rust lacks {} — install with rustup (https://rustup.rs), then `{by_hand}`",
-            TARGETS.join(" and ")
+            TARGETS.join(", ")
         )));
     }
     if debian_is_linked() && has_targets(Path::new("/usr/bin/rustc")) {
@@ -63,7 +69,7 @@ pub(crate) fn ensure() -> Result<Result<Toolchain, String>> {
     if !system::can_install() {
         return Ok(Err(format!(
             "the targets {} are missing — install with `{by_hand}`, or on Debian as root with `xtask/install-wasm-toolchain.sh`",
-            TARGETS.join(" and ")
+            TARGETS.join(", ")
         )));
     }
     eprintln!("rustup cannot fetch the targets: they are built from Debian's source of Rust instead.");
@@ -110,7 +116,47 @@ pub(crate) fn build(toolchain: Toolchain) -> Tally {
 /// Makes the npm package and the component by `toolchain`, and tests the package in Node.
 pub(crate) fn package_and_test(toolchain: Toolchain) -> Result<Tally> {
     package::build(toolchain)?;
-    package::test_in_node()
+    let mut tally = package::test_in_node()?;
+    package::soak(SHORT_SOAK_CYCLES)?;
+    tally.passed += 1;
+    Ok(tally)
+}
+
+/// Runs the tests of the crates that run anywhere inside of wasmtime, by `toolchain`.
+pub(crate) fn test_inside(toolchain: Toolchain) -> Result<Tally> {
+    inside::test(toolchain)
+}
+
+/// The same by whichever toolchain there is; an error if a test fails.
+pub(crate) fn test() -> Result<()> {
+    let toolchain = match ensure()? {
+        Ok(toolchain) => toolchain,
+        Err(missing) => bail!("{missing}"),
+    };
+    let Tally {
+        passed,
+        failed,
+        skipped,
+    } = inside::test(toolchain)?;
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed > 0 {
+        bail!("{failed} tests failed");
+    }
+    Ok(())
+}
+
+/// Builds the program that measures lookups, natively and for WASI, and what runs it there.
+pub(crate) fn build_lookups(toolchain: Toolchain) -> Result<()> {
+    inside::build_lookups(toolchain)
+}
+
+/// Has the npm package absorb and evict so many batches in Node, and fails if its memory grows. Makes the package where it is not
+/// there.
+pub(crate) fn soak(cycles: u32) -> Result<()> {
+    if !package::is_made() {
+        package()?;
+    }
+    package::soak(cycles)
 }
 
 /// Fetches what npm brings: what makes the packages, and workerd, which runs an example in the tests.
@@ -142,16 +188,41 @@ impl Toolchain {
             let home = std::env::var_os("HOME")?;
             Some(Path::new(&home).join(".cargo"))
         });
+        let mut sources = vec![(root(), "kachet")];
+        sources.extend(registry.map(|folder| (folder.join("registry/src"), "crates")));
+        sources.push((self.sysroot().join("lib/rustlib/src/rust"), "rust"));
+        // LLVM's inlining makes modules a tenth larger than what wasm-opt inlines afterwards.
+        remapped(&sources) + "\u{1f}-Cllvm-args=-inline-threshold=0"
+    }
+
+    /// Whether the source of Rust's core library is there, as it is with Debian's toolchain, and with rustup's once
+    /// `rustup component add rust-src` has fetched it.
+    pub(crate) fn has_core_source(self) -> bool {
+        self.sysroot().join("lib/rustlib/src/rust/library/core").is_dir()
+    }
+
+    /// Has `compile` build the core library along with a module, as small as its source allows and without a word for any panic: a
+    /// tenth of a module is what it saves. The library that comes with a toolchain is made to be quick.
+    pub(crate) fn build_core_along(self, compile: &mut Command) {
+        let mut flags = self.module_flags();
+        if self.has_core_source() {
+            // A stable compiler takes what is not stable only so. What comes of it is tested as any other module is.
+            compile
+                .env("RUSTC_BOOTSTRAP", "1")
+                .args(["-Zbuild-std=core,alloc", "-Zbuild-std-features=optimize_for_size"]);
+            flags.push_str("\u{1f}-Zunstable-options\u{1f}-Cpanic=immediate-abort");
+        }
+        compile.env("CARGO_ENCODED_RUSTFLAGS", flags);
+    }
+
+    /// Where the compiler and its libraries lie.
+    fn sysroot(self) -> PathBuf {
         let rustc = match self {
             Self::Active => active_rustc(),
             Self::Debian => PathBuf::from("/usr/bin/rustc"),
         };
         let sysroot = capture(Command::new(rustc).args(["--print", "sysroot"])).unwrap_or_default();
-        let mut sources = vec![(root(), "kachet")];
-        sources.extend(registry.map(|folder| (folder.join("registry/src"), "crates")));
-        sources.push((Path::new(sysroot.trim()).join("lib/rustlib/src/rust"), "rust"));
-        // LLVM's inlining makes modules a tenth larger than what wasm-opt inlines afterwards.
-        remapped(&sources) + "\u{1f}-Cllvm-args=-inline-threshold=0"
+        PathBuf::from(sysroot.trim())
     }
 
     /// This toolchain's cargo, called in the workspace's root.

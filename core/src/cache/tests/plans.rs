@@ -365,3 +365,76 @@ fn an_answer_is_the_same_whether_it_is_encoded_as_a_plan_or_as_a_response() {
         }
     }
 }
+
+/// Asks in both ways, as of a moment, and gives the answer on which they agree.
+fn agreed(
+    cache: &MemoryCache,
+    asked: &FetchPartition,
+    is_committed: bool,
+    now: Instant,
+) -> Option<PartitionData> {
+    let mut request = request(asked.fetch_offset);
+    request.max_bytes = asked.partition_max_bytes;
+    request.isolation_level = is_committed.into();
+    request.topics[0].partitions = vec![asked.clone()];
+    let response = cache.plan(request, now).into_response();
+    let planned = response.map(|response| response.topics[0].partitions[0].clone());
+    let direct = cache.hit(TOPIC, asked, is_committed, now);
+    assert_eq!(direct, planned, "{asked:?} {is_committed}");
+    direct
+}
+
+#[test]
+fn a_partition_that_is_asked_for_by_itself_gets_what_a_request_for_it_gets() {
+    let settings = CacheSettings {
+        size_limit_bytes: 1 << 20,
+        max_staleness: MaxStaleness::Within(Duration::from_millis(100)),
+        ..CacheSettings::default()
+    };
+    let mut cache = MemoryCache::new(settings, Crc32c::PORTABLE);
+    let mut answer = data(
+        0,
+        40,
+        join(&[batch(5, 5), batch(10, 10), batch(20, 1), batch(30, 10)]),
+    );
+    answer.log_start_offset = 7;
+    answer.last_stable_offset = 20;
+    absorb(&mut cache, &request(5), &response_of(vec![answer]));
+    let size_bytes = i32::try_from(batch(5, 5).len()).unwrap();
+    let mut hits = 0;
+    for offset in [-1, 0, 6, 7, 12, 20, 25, 30, 39, 40, i64::MAX] {
+        for limit_bytes in [-1, 0, 1, size_bytes, 2 * size_bytes, 1 << 20] {
+            for is_committed in [false, true] {
+                for now in [0, 99, 101].map(at) {
+                    let asked = FetchPartition::new(0, offset, limit_bytes);
+                    hits += u32::from(agreed(&cache, &asked, is_committed, now).is_some());
+                }
+            }
+        }
+    }
+    assert!(hits > 50, "{hits}");
+    let other = FetchPartition::new(1, 7, 100);
+    assert_eq!(agreed(&cache, &other, false, at(0)), None);
+    let epoch = FetchPartition {
+        current_leader_epoch: 3,
+        ..FetchPartition::new(0, 7, 100)
+    };
+    assert_eq!(agreed(&cache, &epoch, false, at(0)), None);
+    assert_eq!(cache.hit(TopicId::default(), &other, false, at(0)), None);
+    let before = cache.statistics();
+    cache
+        .hit(TOPIC, &FetchPartition::new(0, 7, 0), false, at(0))
+        .unwrap();
+    cache.hit(TOPIC, &other, false, at(0));
+    let after = cache.statistics();
+    assert_eq!(
+        (after.lookups, after.hits, after.misses),
+        (before.lookups + 2, before.hits + 1, before.misses + 1)
+    );
+    assert_eq!(after.bytes_saved, before.bytes_saved + batch(5, 5).len() as u64);
+    cache.set_size_limit_bytes(0);
+    assert_eq!(
+        cache.hit(TOPIC, &FetchPartition::new(0, 7, 100), false, at(0)),
+        None
+    );
+}

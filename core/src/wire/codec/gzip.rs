@@ -77,11 +77,13 @@ fn crc32(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
 
-/// By a table of one kibibyte instead of sixteen: what a module carries is loaded over a network, and inflating takes longer.
+/// By tables that are made here: what a module carries is loaded over a network.
 #[cfg(target_family = "wasm")]
 fn crc32(bytes: &[u8]) -> u32 {
-    const TABLE: crc::Crc<u32, crc::Table<1>> = crc::Crc::<u32, crc::Table<1>>::new(&crc::CRC_32_ISO_HDLC);
-    TABLE.checksum(bytes)
+    use crate::wire::made_table::MadeTable;
+
+    static MADE: MadeTable = MadeTable::new(0xedb8_8320);
+    MADE.checksum(bytes)
 }
 
 fn header(input: &mut Input) -> Result<(), CodecError> {
