@@ -64,6 +64,7 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
             })
         });
     }
+    steps.run("tests", || workspace_tests(wanted));
     if wanted.wasm {
         steps.run("tests in wasmtime", || {
             Ok(match wasm::ensure()? {
@@ -72,7 +73,6 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
             })
         });
     }
-    steps.run("tests", || workspace_tests(wanted));
     steps.run("instructions", || {
         Ok(match bench::ensure()? {
             Some(missing) => Outcome::Skipped(missing),

@@ -124,7 +124,7 @@ pub(crate) fn package_and_test(toolchain: Toolchain) -> Result<Tally> {
 
 /// Runs the tests of the crates that run anywhere inside of wasmtime, by `toolchain`.
 pub(crate) fn test_inside(toolchain: Toolchain) -> Result<Tally> {
-    inside::test(toolchain)
+    inside::test_behind_the_others(toolchain)
 }
 
 /// The same by whichever toolchain there is; an error if a test fails.
