@@ -160,10 +160,11 @@ fn write_grid(page: &mut String, rows: &[Outcome]) {
 }
 
 fn write_curve(page: &mut String, section: &Section, curve: &Curve) {
-    let Some((_, first)) = curve.points.last() else {
+    // Not every way goes as far as the others.
+    let Some((_, fullest)) = curve.points.iter().max_by_key(|(_, row)| row.ways.len()) else {
         return;
     };
-    let names: Vec<_> = first.ways.iter().map(|way| name(way.role, &way.name)).collect();
+    let names: Vec<_> = fullest.ways.iter().map(|way| name(way.role, &way.name)).collect();
     line!(
         page,
         "\n![{} by {}](plots/{}-{}.svg)",
@@ -181,7 +182,9 @@ fn write_curve(page: &mut String, section: &Section, curve: &Curve) {
     );
     line!(page, "|---:|{}", "---:|".repeat(names.len()));
     for (x, row) in &curve.points {
-        line!(page, "| {} | {} |", three_digits(*x), cells(row).join(" | "));
+        let mut cells = cells(row);
+        cells.resize(names.len(), "–".to_owned());
+        line!(page, "| {} | {} |", three_digits(*x), cells.join(" | "));
     }
 }
 
