@@ -35,6 +35,7 @@ import org.apache.kafka.common.acl.AclOperation;
 import org.apache.kafka.common.acl.AclPermissionType;
 import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.ElectionNotNeededException;
+import org.apache.kafka.common.errors.PreferredLeaderNotAvailableException;
 import org.apache.kafka.common.resource.PatternType;
 import org.apache.kafka.common.resource.ResourcePattern;
 import org.apache.kafka.common.resource.ResourceType;
@@ -184,9 +185,18 @@ public class TopicWriter {
     }
 
     private void electLeader(ElectionType how, TopicPartition partition) throws Exception {
-        Optional<Throwable> error = admin.electLeaders(how, Set.of(partition)).partitions().get().get(partition);
-        if (error.isPresent() && !(error.get() instanceof ElectionNotNeededException)) {
-            throw new IllegalStateException(error.get().toString());
+        long deadline = System.currentTimeMillis() + MOVE_MS_MAX;
+        while (true) {
+            Optional<Throwable> error = admin.electLeaders(how, Set.of(partition)).partitions().get().get(partition);
+            if (error.isEmpty() || error.get() instanceof ElectionNotNeededException) {
+                return;
+            }
+            // A broker that has just come back catches up before it may lead.
+            boolean mayComeYet = error.get() instanceof PreferredLeaderNotAvailableException;
+            if (!mayComeYet || System.currentTimeMillis() > deadline) {
+                throw new IllegalStateException(error.get().toString());
+            }
+            Thread.sleep(50);
         }
     }
 

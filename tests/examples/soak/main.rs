@@ -101,6 +101,11 @@ async fn soak(options: &Options) -> Result<bool> {
         .collect();
     let mut memory_kib = Vec::new();
     while Instant::now() < ends_at {
+        if changing.is_finished() {
+            // With what could not be changed goes the cluster, and every read would fail from then on.
+            changing.await?.context("the cluster could not be changed any more")?;
+            bail!("the changes have ended before their time");
+        }
         sleep(SAMPLE_EVERY.min(ends_at.saturating_duration_since(Instant::now()))).await;
         memory_kib.push(resident_kib()?);
         eprintln!(
