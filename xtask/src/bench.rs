@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_mins(5);
 pub(crate) struct Options {
     /// What to measure, for instance `lookups` or `mount`; RESULTS.md is written only of everything [default: everything]
     sections: Vec<String>,
-    /// The same rows of less data in fewer rounds, for trying out.
+    /// The same rows of less data in fewer rounds, for trying out; the page is written to `bench` in the target folder.
     #[arg(long)]
     quick: bool,
     /// How often each way goes [default: 7, 3 where it is to be quick].
@@ -66,7 +66,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     let mut figures = Command::new(target_dir().join("release").join("figures"));
-    figures.arg("--results").arg(root().join("bench"));
+    // What is only tried out does not take the place of what is published.
+    let results = if options.quick { target_dir() } else { root() };
+    figures.arg("--results").arg(results.join("bench"));
     figures.arg("--target-folder").arg(target_dir());
     figures
         .arg("--json")

@@ -103,7 +103,9 @@ async fn soak(options: &Options) -> Result<bool> {
     while Instant::now() < ends_at {
         if changing.is_finished() {
             // With what could not be changed goes the cluster, and every read would fail from then on.
-            changing.await?.context("the cluster could not be changed any more")?;
+            changing
+                .await?
+                .context("the cluster could not be changed any more")?;
             bail!("the changes have ended before their time");
         }
         sleep(SAMPLE_EVERY.min(ends_at.saturating_duration_since(Instant::now()))).await;
