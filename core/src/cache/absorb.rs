@@ -1,7 +1,7 @@
 //! Keeps what upstream answered: checked, under the limit, and in memory copied out of the response.
 //!
-//! What goes to a medium is written from where it lies in the response, if at least half of the response is: what waits
-//! to be written then holds no more than twice its size in memory. Else it is copied out as well (H26).
+//! What goes to a medium is written from where it lies in the response, if at least half of the response is and that is
+//! large: what waits to be written then holds no more than twice its size in memory. Else it is copied out as well (H26).
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -31,6 +31,9 @@ const FENCED_LEADER_EPOCH: i16 = 74;
 const UNKNOWN_LEADER_EPOCH: i16 = 75;
 const UNKNOWN_TOPIC_ID: i16 = 100;
 const INCONSISTENT_TOPIC_ID: i16 = 103;
+
+/// A response with fewer bytes of records may share its memory with others, as a host reads several at once.
+const HELD_RESPONSE_BYTES_MIN: u64 = 16 << 10;
 
 /// What one partition of a response gives to the cache: batches that are whole and whose checksums are right.
 /// Made without the cache, so that the work of it holds nobody up.
@@ -121,10 +124,9 @@ impl Harvest {
         let mut harvests = Vec::new();
         for (topic, data) in response.partitions() {
             let asked = asked.remove(&(topic, data.partition_index));
-            harvests.push(Self {
-                response_bytes,
-                ..Self::of_partition(topic, data, asked, crc32c)
-            });
+            let mut harvest = Self::of_partition(topic, data, asked, crc32c);
+            harvest.response_bytes = response_bytes;
+            harvests.push(harvest);
         }
         harvests
     }
@@ -261,9 +263,9 @@ impl<R: SegmentReader> Cache<R> {
         Absorbed::Complete
     }
 
-    /// Whether at least half of the response is new here.
+    /// Whether the response has its memory for itself, and at least half of it is new here.
     fn may_be_held(&self, key: &PartitionKey, harvest: &Harvest) -> bool {
-        if !R::MAY_CORRUPT {
+        if !R::MAY_CORRUPT || harvest.response_bytes < HELD_RESPONSE_BYTES_MIN {
             return false;
         }
         let partition = self.engine.partitions.get(key);
