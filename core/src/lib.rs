@@ -57,6 +57,8 @@ mod freshness;
 pub mod identity;
 mod index;
 pub mod offset;
+#[cfg(feature = "json")]
+pub mod record_json;
 pub mod segment;
 pub mod statistics;
 pub mod storage;

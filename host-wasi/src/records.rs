@@ -3,11 +3,9 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use kachet_core::record_json::RecordJson;
 use kachet_core::wire::codec::{Codec, DEFAULT_DECOMPRESSED_LIMIT_BYTES, decompress};
 use kachet_core::wire::{BatchEntry, Batches, PartitionData, Record, RecordBatch, RecordBytes};
-use serde_json::{Map, Value, json};
 
 use crate::arguments::Place;
 use crate::error::Error;
@@ -81,59 +79,16 @@ fn write_record(
     place: &Place,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let mut object = Map::new();
-    // The name is not known here.
-    object.insert("topic".into(), place.topic_id.to_string().into());
-    object.insert("partition".into(), place.partition.into());
-    object.insert("offset".into(), record.offset.into());
-    let timestamp_type = match (record.timestamp, batch.is_log_append_time()) {
-        (..0, _) => "unknown",
-        (_, true) => "logappend",
-        (_, false) => "create",
+    let json = RecordJson {
+        // The name is not known here.
+        topic: &place.topic_id.to_string(),
+        partition: place.partition,
+        offset: record.offset,
+        timestamp_ms: record.timestamp,
+        is_log_append_time: batch.is_log_append_time(),
+        key: record.key,
+        value: record.value,
+        headers: record.headers.iter().collect(),
     };
-    object.insert("tstype".into(), timestamp_type.into());
-    object.insert("ts".into(), record.timestamp.into());
-    if !record.headers.is_empty() {
-        insert_headers(&mut object, record);
-    }
-    insert_bytes(&mut object, "key", record.key);
-    insert_bytes(&mut object, "payload", record.value);
-    serde_json::to_writer(&mut *out, &Value::Object(object))?;
-    out.write_all(b"\n")
-}
-
-/// Bytes that are not UTF-8 come as base64, and a field says so.
-fn insert_bytes(object: &mut Map<String, Value>, field: &str, bytes: Option<&[u8]>) {
-    let value = match bytes.map(|bytes| (bytes, core::str::from_utf8(bytes))) {
-        None => Value::Null,
-        Some((_, Ok(text))) => text.into(),
-        Some((bytes, Err(_))) => {
-            object.insert(field.into(), STANDARD.encode(bytes).into());
-            object.insert(format!("{field}_encoding"), "base64".into());
-            return;
-        }
-    };
-    object.insert(field.into(), value);
-}
-
-/// Keys and values by turns; if one of them is not UTF-8, all are base64.
-fn insert_headers(object: &mut Map<String, Value>, record: &Record<'_>) {
-    let parts: Vec<Option<&[u8]>> = record
-        .headers
-        .iter()
-        .flat_map(|(key, value)| [Some(key), value])
-        .collect();
-    let is_text = parts
-        .iter()
-        .flatten()
-        .all(|part| core::str::from_utf8(part).is_ok());
-    let encode = |part: Option<&[u8]>| match part {
-        None => Value::Null,
-        Some(part) if is_text => json!(String::from_utf8_lossy(part)),
-        Some(part) => json!(STANDARD.encode(part)),
-    };
-    object.insert("headers".into(), parts.into_iter().map(encode).collect());
-    if !is_text {
-        object.insert("headers_encoding".into(), "base64".into());
-    }
+    out.write_all(json.to_line().as_bytes())
 }

@@ -20,8 +20,8 @@ pub(crate) struct Wanted {
     pub(crate) all: bool,
 }
 
-/// The optional features of the core: one for each codec, and the tests of storages.
-const CORE_FEATURES: [&str; 5] = ["conformance", "gzip", "lz4", "snappy", "zstd"];
+/// The optional features of the core: one for each codec, the tests of storages, and records as JSON.
+const CORE_FEATURES: [&str; 6] = ["conformance", "gzip", "json", "lz4", "snappy", "zstd"];
 
 /// Runs every step; says whether none failed.
 pub(crate) fn run(wanted: &Wanted) -> bool {
