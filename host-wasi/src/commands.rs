@@ -165,15 +165,8 @@ fn record(store: &Store, place: &Place, out: &mut impl Write) -> Result<(), Erro
 
 /// What the cache answers to a fetch of one place, if there is anything.
 fn hit(store: &Store, place: &Place, max_bytes: i32) -> Option<PartitionData> {
-    let response = store.plan(request_for(place, max_bytes, false)).into_response()?;
-    let data = response
-        .topics
-        .into_iter()
-        .next()?
-        .partitions
-        .into_iter()
-        .next()?;
-    data.records.is_some().then_some(data)
+    let asked = FetchPartition::new(place.partition, place.offset, max_bytes);
+    store.hit(place.topic_id, &asked)
 }
 
 fn not_cached(place: &Place) -> Error {

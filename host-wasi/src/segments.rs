@@ -216,13 +216,13 @@ impl FileReader {
     fn read_range(&self, range: &Range<u64>) -> Result<Bytes, StorageError> {
         let failed = |kind| failed(Operation::Read, self.segment, kind);
         let medium = |error: io::Error| failed(StorageErrorKind::Medium(error.to_string()));
-        if range.end > self.size_bytes {
+        if range.start > range.end || range.end > self.size_bytes {
             return Err(failed(StorageErrorKind::OutOfRange {
                 end: range.end,
                 size_bytes: self.size_bytes,
             }));
         }
-        let length = usize::try_from(range.end.saturating_sub(range.start));
+        let length = usize::try_from(range.end - range.start);
         let mut bytes = Vec::new();
         let no_memory = || medium(io::ErrorKind::OutOfMemory.into());
         let length = length.map_err(|_| no_memory())?;

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use kachet_core::cache::{Absorbed, Cache, CacheSettings, Harvest, Plan, Restored, Warmed};
+use kachet_core::cache::{Absorbed, Cache, CacheSettings, Harvest, Plan, Restored};
 use kachet_core::identity::PartitionKey;
 use kachet_core::offset::OffsetSpan;
 use kachet_core::statistics::Statistics;
 use kachet_core::storage::{Operation, StorageError, StorageErrorKind};
 use kachet_core::time::{Instant, MaxStaleness};
-use kachet_core::wire::{Crc32c, FetchRequest, FetchResponse};
+use kachet_core::wire::{Crc32c, FetchPartition, FetchRequest, FetchResponse, PartitionData, TopicId};
 
 use crate::error::Error;
 use crate::folder::Folder;
@@ -123,10 +123,12 @@ impl Store {
 
     /// Looks a request up.
     pub fn plan(&self, request: FetchRequest) -> Plan {
-        let mut warmed = Warmed::default();
-        // Everything is read at once, so nothing is left to be read.
-        let _ = self.cache.cold_reads(&request, NOW, &mut warmed);
-        self.cache.plan_with(request, NOW, &warmed)
+        self.cache.plan(request, NOW)
+    }
+
+    /// Looks one partition up.
+    pub fn hit(&self, topic_id: TopicId, asked: &FetchPartition) -> Option<PartitionData> {
+        self.cache.hit(topic_id, asked, false, NOW)
     }
 
     /// The figures of this moment.
