@@ -2,6 +2,7 @@
 
 mod absorbing;
 mod answering;
+mod broker;
 mod growth;
 mod hit_ratios;
 mod lookups;

@@ -8,11 +8,9 @@ use kachet::client::{Client, ClientSettings};
 use kachet::transport::{TcpSettings, TcpTransport, Transport};
 use kachet_core::time::MaxStaleness;
 use kachet_tests::java::TopicWriter;
-use kachet_tests::kafka::{KafkaBroker, KafkaSettings};
-use kachet_tests::setup;
 use tokio::runtime::Runtime;
 
-use super::Scope;
+use super::{Scope, broker};
 use crate::contest::{Contest, Outcome, Role, Unit, count};
 use crate::report::Section;
 
@@ -32,17 +30,10 @@ pub(super) fn section(scope: &Scope) -> Result<Section> {
          of 1 KB; four fifths of the reads are of a fifth of the batches. Each read decompresses its batch. *first time* begins with \
          an empty cache in each round. With a broker behind a network the first way takes longer and the last does not.",
     );
-    if let Err(missing) = setup::kafka_classpath() {
-        section
-            .not_measured
-            .push(format!("everything here: {missing:#}."));
+    let Some(broker) = broker::start(&mut section)? else {
         return Ok(section);
-    }
+    };
     let runtime = Runtime::new()?;
-    let broker = KafkaBroker::start(&KafkaSettings {
-        is_measured: true,
-        ..KafkaSettings::default()
-    })?;
     let batches: u32 = if scope.is_quick { 1 << 9 } else { 2_500 };
     let records = batches * BATCH_RECORDS;
     let mut writer = TopicWriter::start(&broker.bootstrap())?;

@@ -14,13 +14,11 @@ use kachet::transport::{
     ApiVersions, BrokerAddress, Request, Response, TcpSettings, TcpTransport, Transport, TransportError,
 };
 use kachet_tests::java::TopicWriter;
-use kachet_tests::kafka::{KafkaBroker, KafkaSettings};
-use kachet_tests::setup;
 use tokio::runtime::Runtime;
 
 use self::misses::Relay;
 use self::reader::Reader;
-use super::Scope;
+use super::{Scope, broker};
 use crate::contest::{Bound, Contest, Outcome, Role, Spread, Target, Unit};
 use crate::report::Section;
 
@@ -40,17 +38,10 @@ pub(super) fn section(scope: &Scope) -> Result<Section> {
          The loopback copy sends and receives as many bytes as fast as they are taken; the one that is asked for sends a \
          mebibyte for each byte that it is sent, as a client asks. *kcat* is a process of librdkafka, whose start counts.",
     );
-    if let Err(missing) = setup::kafka_classpath() {
-        section
-            .not_measured
-            .push(format!("everything here: {missing:#}."));
+    let Some(broker) = broker::start(&mut section)? else {
         return Ok(section);
-    }
+    };
     let runtime = Runtime::new()?;
-    let broker = KafkaBroker::start(&KafkaSettings {
-        is_measured: true,
-        ..KafkaSettings::default()
-    })?;
     let batches: u32 = if scope.is_quick { 1 << 10 } else { 1 << 14 };
     {
         let mut writer = TopicWriter::start(&broker.bootstrap())?;
