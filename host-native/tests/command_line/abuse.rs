@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use kachet::demo::broker::{BrokerSettings, EmbeddedBroker};
 use kachet::demo::records::{Events, Packing, pack};
 
-use super::proxy::{Running, fetch, free_port};
+use super::proxy::{Running, fetch};
 
 /// Connections of each kind that stay open; with both ends counted they fit into what one process may open.
 const AT_A_TIME: usize = 60;
@@ -87,11 +87,7 @@ async fn clients_that_mean_it_ill_cost_nobody_anything() -> Result<()> {
     broker.create_topic("orders", 1)?;
     let events: Vec<_> = Events::new(1).take(10).collect();
     broker.append("orders", 0, pack(&events, Packing::Lz4)?)?;
-    let (bootstrap, listen) = (
-        broker.address().to_string(),
-        format!("localhost:{}", free_port()?),
-    );
-    let proxy = Running::start(&["--bootstrap", &bootstrap, "--listen", &listen])?;
+    let proxy = Running::in_front_of(&broker)?;
     let expected = fetch(&proxy.address)?;
     let before_kib = resident_kib(proxy.id())?;
     let (stop, started) = (AtomicBool::new(false), Instant::now());

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::abuse::resident_kib;
-use super::proxy::{Running, free_port};
+use super::proxy::Running;
 
 /// Connections that have asked something, and from then on say nothing.
 const IDLE: usize = 5_000;
@@ -106,11 +106,7 @@ async fn five_thousand_idle_and_five_hundred_busy_connections_take_a_stated_memo
     let topic_id = broker.create_topic("orders", 1)?;
     let events: Vec<_> = Events::new(1).take(10).collect();
     broker.append("orders", 0, pack(&events, Packing::Lz4)?)?;
-    let (bootstrap, listen) = (
-        broker.address().to_string(),
-        format!("localhost:{}", free_port()?),
-    );
-    let proxy = Running::start(&["--bootstrap", &bootstrap, "--listen", &listen])?;
+    let proxy = Running::in_front_of(&broker)?;
     let request: Arc<[u8]> = fetch(topic_id, 3)?.into();
     let mut first = connect(&proxy.address).await?;
     let expected = ask(&mut first, &request).await?;

@@ -28,6 +28,14 @@ impl Running {
         Self::start_with(arguments, &[])
     }
 
+    pub(super) fn in_front_of(broker: &EmbeddedBroker) -> Result<Self> {
+        let (bootstrap, listen) = (
+            broker.address().to_string(),
+            format!("localhost:{}", free_port()?),
+        );
+        Self::start(&["--bootstrap", &bootstrap, "--listen", &listen])
+    }
+
     fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Self> {
         let mut program = command(env!("CARGO_BIN_EXE_kachet"));
         without_environment(program.arg("proxy").args(arguments)).envs(variables.iter().copied());
@@ -72,7 +80,7 @@ impl Drop for Running {
 }
 
 /// Two ports next to each other but one, so that the broker with the node id 1 gets the second.
-pub(super) fn free_port() -> Result<u16> {
+fn free_port() -> Result<u16> {
     loop {
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         if port < u16::MAX - 2 && std::net::TcpListener::bind(("127.0.0.1", port + 2)).is_ok() {
