@@ -100,8 +100,10 @@ impl Changes {
         let life = {
             let mut known = self.world.topic(topic);
             let life = known.life + 1;
+            let written = core::mem::take(&mut known.partitions);
             *known = Topic {
                 life,
+                former: Some((written, Instant::now())),
                 ..Topic::default()
             };
             life

@@ -28,6 +28,8 @@ pub(crate) fn topic_name(topic: usize) -> String {
 pub(crate) struct World {
     topics: Vec<Mutex<Topic>>,
     right: AtomicU64,
+    /// Of a topic's former life, within the bound.
+    former: AtomicU64,
     excused: AtomicU64,
     wrong: AtomicU64,
     failed: AtomicU64,
@@ -44,6 +46,25 @@ pub(crate) struct Topic {
     /// Since when nothing is being deleted or created; `None` while something is.
     pub(crate) settled_at: Option<Instant>,
     pub(crate) partitions: [Partition; PARTITIONS],
+    /// What was written in the life before, and when that had ended by what the broker said.
+    pub(crate) former: Option<([Partition; PARTITIONS], Instant)>,
+}
+
+impl Topic {
+    /// Whether a cache may still give this to a read that began then: it is of the former life, which ended no longer ago than
+    /// the staleness bound.
+    fn may_be_former(
+        &self,
+        partition: usize,
+        offset: i64,
+        value: Option<&String>,
+        began_at: Instant,
+    ) -> bool {
+        self.former.as_ref().is_some_and(|(partitions, ended_at)| {
+            partitions[partition].value(offset).as_ref() == value
+                && began_at < *ended_at + BOUND + BROKER_DELAY
+        })
+    }
 }
 
 #[derive(Clone, Default)]
@@ -93,6 +114,7 @@ impl World {
         Self {
             topics: (0..TOPICS).map(|_| Mutex::default()).collect(),
             right: AtomicU64::new(0),
+            former: AtomicU64::new(0),
             excused: AtomicU64::new(0),
             wrong: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -130,6 +152,8 @@ impl World {
                     self.fault(&self.wrong, read, "was deleted, and is served");
                 } else if is_of(after) || (is_of(before) && !is_steady) {
                     self.right.fetch_add(1, Ordering::Relaxed);
+                } else if now.may_be_former(read.partition, read.offset, value.as_ref(), read.began_at) {
+                    self.former.fetch_add(1, Ordering::Relaxed);
                 } else {
                     self.fault(&self.wrong, read, &format!("gives {value:?}"));
                 }
@@ -196,6 +220,7 @@ impl World {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Tally {
             right: get(&self.right),
+            former: get(&self.former),
             excused: get(&self.excused),
             wrong: get(&self.wrong),
             failed: get(&self.failed),
@@ -207,6 +232,8 @@ impl World {
 /// How many reads ended how.
 pub(crate) struct Tally {
     right: u64,
+    /// Of a topic's former life, within the staleness bound.
+    former: u64,
     /// Failed while the topic was being deleted or created, or shortly after.
     excused: u64,
     wrong: u64,
@@ -222,6 +249,7 @@ impl Tally {
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "right": self.right,
+            "former": self.former,
             "excused": self.excused,
             "wrong": self.wrong,
             "failed": self.failed,
@@ -234,6 +262,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             right,
+            former,
             excused,
             wrong,
             failed,
@@ -241,7 +270,7 @@ impl fmt::Display for Tally {
         } = self;
         write!(
             f,
-            "{right} right, {excused} excused, {wrong} wrong, {failed} failed, {over_limit} over the limit; KiB held:"
+            "{right} right, {former} of a former life, {excused} excused, {wrong} wrong, {failed} failed, {over_limit} over the limit; KiB held:"
         )
     }
 }
