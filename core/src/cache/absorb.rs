@@ -494,7 +494,7 @@ impl<R: SegmentReader> Cache<R> {
         if mark.is_faulty() {
             return Sameness::Untold;
         }
-        if let Some(slice) = self.engine.batch_slice(known) {
+        if let Some(slice) = self.engine.batch_slice(&known.location) {
             return same(slice);
         }
         let bytes = self.engine.batch_now(key, known, mark);

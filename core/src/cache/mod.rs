@@ -292,8 +292,8 @@ impl<R: SegmentReader> Cache<R> {
 
     /// Like [`Self::batch`], without taking a share of the memory: where the batch lies in memory as it is.
     pub fn batch_slice(&self, key: &PartitionKey, offset: i64) -> Option<&[u8]> {
-        let (batch, mark) = self.engine.partitions.get(key)?.index.get(offset)?;
-        let slice = self.engine.batch_slice(&batch)?;
+        let (location, mark) = self.engine.partitions.get(key)?.index.locate(offset)?;
+        let slice = self.engine.batch_slice(&location)?;
         mark.hit();
         Some(slice)
     }

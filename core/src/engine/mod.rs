@@ -508,8 +508,8 @@ impl<R: SegmentReader> Engine<R> {
     }
 
     /// The batch at a location, if it lies in memory as it is.
-    pub(crate) fn batch_slice(&self, batch: &IndexedBatch) -> Option<&[u8]> {
-        self.segment(batch.location.slot)?.batch_slice(&batch.location)
+    pub(crate) fn batch_slice(&self, location: &Location) -> Option<&[u8]> {
+        self.segment(location.slot)?.batch_slice(location)
     }
 }
 

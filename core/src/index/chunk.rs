@@ -59,6 +59,13 @@ impl Chunk {
         }
     }
 
+    /// The entry that covers an offset.
+    pub(super) fn covering(&self, offset: i64) -> Option<&Entry> {
+        let delta = delta(self.base, offset)?;
+        let entry = self.entries.get(self.lasts.smaller_than(delta))?;
+        (entry.covers_from() <= delta).then_some(entry)
+    }
+
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }

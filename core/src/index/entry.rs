@@ -175,21 +175,30 @@ impl Entry {
         let span = |from: u32| OffsetSpan::new(at(from), at(last)).unwrap_or(OffsetSpan::single(at(last)));
         IndexedBatch {
             span: span(self.span_base),
-            covers: span(self.span_base - self.gap),
+            covers: span(self.covers_from()),
             leader_epoch: self.leader_epoch,
             known_at: self.known_at,
-            location: Location {
-                slot: self.slot,
-                position: self.position,
-                batch_bytes: self.batch_bytes,
-                aborted: decoded(self.aborted),
-            },
+            location: self.location(),
         }
+    }
+
+    pub(super) fn location(&self) -> Location {
+        Location {
+            slot: self.slot,
+            position: self.position,
+            batch_bytes: self.batch_bytes,
+            aborted: decoded(self.aborted),
+        }
+    }
+
+    /// The first covered offset, as a delta.
+    pub(super) fn covers_from(&self) -> u32 {
+        self.span_base - self.gap
     }
 
     /// The first covered offset.
     pub(super) fn covers_base(&self, base: i64) -> i64 {
-        base.saturating_add(i64::from(self.span_base - self.gap))
+        base.saturating_add(i64::from(self.covers_from()))
     }
 
     pub(super) fn leader_epoch(&self) -> i32 {

@@ -1,57 +1,92 @@
-//! Looks a value up in a sorted list by guessing where it stands.
+//! Looks an offset up in a sorted list by guessing where it stands.
 //!
 //! Batches of a topic are mostly of a size, so that the offsets along a list lie close to a straight line. A right
-//! guess reads one place of the list instead of one for each halving, and the processor can go on ahead of the
-//! comparison; a wrong one costs a few steps, and at worst the halving that it was to save.
+//! guess reads one place of the list instead of one for each halving; a wrong one costs a few steps, and at worst the halving
+//! that it was to save.
 
-/// The straight line through a sorted list.
+/// The straight line through a sorted list of offsets.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Guess {
-    /// Places for each unit of the value.
-    slope: f32,
+    /// Where the line begins.
+    base: i64,
+    /// Places for each offset, in units of 2⁻⁶⁴.
+    slope: u64,
 }
 
+const UNITS_IN_PLACE: f64 = 18_446_744_073_709_551_616.0;
 /// Steps from the guess before the rest is halved.
 const STEPS_MAX: usize = 8;
+/// So many offsets around a guess are compared at once in a short list.
+const WINDOW: usize = 4;
+/// A list is short that stays in the processor's nearest memory. There a branch that cannot be predicted is what costs most,
+/// and the window spares it. In a longer one the wait for memory is, which the processor shortens by going on from what it
+/// predicts before it has compared: measured, a window in a list of sixteen thousand costs a fifth more.
+const SHORT: usize = 1024;
 
 impl Guess {
-    /// For `places` values, of which the last lies `reach` beyond where the first may lie.
-    #[expect(clippy::cast_precision_loss, reason = "it is a guess")]
-    pub(super) fn new(places: usize, reach: u64) -> Self {
-        Self {
-            slope: places as f32 / (reach as f32 + 1.0),
-        }
-    }
-
+    /// Along a list whose first offset is not below `base`.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "it is a guess, and neither operand is negative"
+        reason = "it is a guess, and nothing is negative"
     )]
-    fn at(self, distance: u64) -> usize {
-        (distance as f32 * self.slope) as usize
+    pub(super) fn along(sorted: &[i64], base: i64) -> Self {
+        let reach = sorted.last().map_or(0, |last| last.abs_diff(base));
+        let places_for_each = sorted.len() as f64 / (reach as f64 + 1.0);
+        Self {
+            base,
+            slope: (places_for_each * UNITS_IN_PLACE) as u64,
+        }
     }
 
-    /// The first place whose value is `wanted` or more; `distance` is how far `wanted` lies beyond where the first value
-    /// may lie.
-    pub(super) fn search<T: Copy + PartialOrd>(self, sorted: &[T], wanted: T, distance: u64) -> usize {
-        let guess = self.at(distance).min(sorted.len());
-        let (before, behind) = sorted.split_at(guess);
-        if behind.first().is_some_and(|value| *value < wanted) {
-            let steps = behind.iter().take(STEPS_MAX);
-            let near = steps.take_while(|value| **value < wanted).count();
-            return match near {
-                STEPS_MAX => guess + near + behind[near..].partition_point(|value| *value < wanted),
-                _ => guess + near,
-            };
+    fn at(self, offset: i64) -> usize {
+        let distance = u64::try_from(offset.saturating_sub(self.base)).unwrap_or(0);
+        let place = (u128::from(distance) * u128::from(self.slope)) >> 64;
+        usize::try_from(place).unwrap_or(usize::MAX)
+    }
+
+    /// The first place whose offset is `wanted` or more.
+    pub(super) fn search(self, sorted: &[i64], wanted: i64) -> usize {
+        let guess = self.at(wanted).min(sorted.len());
+        if sorted.len() <= SHORT
+            && let Some(place) = search_window(sorted, wanted, guess)
+        {
+            return place;
         }
-        let steps = before.iter().rev().take(STEPS_MAX);
-        let near = steps.take_while(|value| **value >= wanted).count();
-        match near {
-            STEPS_MAX => before[..guess - near].partition_point(|value| *value < wanted),
-            _ => guess - near,
-        }
+        search_steps(sorted, wanted, guess)
+    }
+}
+
+/// Where the first offset stands that is `wanted` or more, if it is near the guess.
+fn search_window(sorted: &[i64], wanted: i64, guess: usize) -> Option<usize> {
+    let Some(latest) = sorted.len().checked_sub(WINDOW) else {
+        return Some(sorted.partition_point(|offset| *offset < wanted));
+    };
+    let from = guess.saturating_sub(WINDOW / 2).min(latest);
+    let window = sorted.get(from..)?.first_chunk::<WINDOW>()?;
+    match window.iter().map(|offset| usize::from(*offset < wanted)).sum() {
+        0 if from > 0 => None,
+        WINDOW if from < latest => None,
+        smaller => Some(from + smaller),
+    }
+}
+
+fn search_steps(sorted: &[i64], wanted: i64, guess: usize) -> usize {
+    let (before, behind) = sorted.split_at(guess);
+    if behind.first().is_some_and(|offset| *offset < wanted) {
+        let steps = behind.iter().take(STEPS_MAX);
+        let near = steps.take_while(|offset| **offset < wanted).count();
+        return match near {
+            STEPS_MAX => guess + near + behind[near..].partition_point(|offset| *offset < wanted),
+            _ => guess + near,
+        };
+    }
+    let steps = before.iter().rev().take(STEPS_MAX);
+    let near = steps.take_while(|offset| **offset >= wanted).count();
+    match near {
+        STEPS_MAX => before[..guess - near].partition_point(|offset| *offset < wanted),
+        _ => guess - near,
     }
 }
 
@@ -65,17 +100,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn finds_what_halving_finds(mut list in prop::collection::vec(any::<u32>(), 0..200), wanted: u32) {
+        fn finds_what_halving_finds(mut list in prop::collection::vec(any::<i64>(), 0..200), wanted: i64, below: u32) {
             list.sort_unstable();
             list.dedup();
-            let reach = list.last().copied().unwrap_or(0);
-            let near: Vec<u32> = list.iter().flat_map(|value| [value.saturating_sub(1), *value, value.saturating_add(1)]).collect();
-            for wanted in near.into_iter().chain([wanted, 0, u32::MAX]) {
-                let expected = list.partition_point(|value| *value < wanted);
-                let guess = Guess::new(list.len(), reach.into());
-                prop_assert_eq!(guess.search(&list, wanted, wanted.into()), expected);
-                prop_assert_eq!(Guess::default().search(&list, wanted, wanted.into()), expected);
-                prop_assert_eq!(Guess::new(usize::MAX, 0).search(&list, wanted, wanted.into()), expected);
+            let base = list.first().map_or(0, |first| first.saturating_sub(below.into()));
+            let near: Vec<i64> = list.iter().flat_map(|offset| [offset.saturating_sub(1), *offset, offset.saturating_add(1)]).collect();
+            for wanted in near.into_iter().chain([wanted, 0, i64::MIN, i64::MAX]) {
+                let expected = list.partition_point(|offset| *offset < wanted);
+                for guess in [Guess::along(&list, base), Guess::default(), Guess { base: i64::MIN, slope: u64::MAX }] {
+                    prop_assert_eq!(guess.search(&list, wanted), expected);
+                }
+                for guess in [0, expected / 2, expected, list.len()] {
+                    prop_assert_eq!(search_steps(&list, wanted, guess), expected);
+                    prop_assert!(search_window(&list, wanted, guess).is_none_or(|place| place == expected));
+                }
+            }
+        }
+
+        #[test]
+        fn a_straight_line_is_guessed_right(base in -1_000_000_i64..1_000_000, step in 1_i64..1_000_000, places in 1_usize..10_000) {
+            let list: Vec<i64> = (1..=places).map(|place| base + step * i64::try_from(place).expect("small")).collect();
+            let guess = Guess::along(&list, base);
+            for (place, offset) in list.iter().enumerate().step_by(97) {
+                prop_assert!(guess.at(*offset).abs_diff(place) <= 1);
             }
         }
     }

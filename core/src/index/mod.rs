@@ -78,17 +78,13 @@ impl PartitionIndex {
 
     /// The first chunk whose last offset is `offset` or beyond.
     fn chunk_of(&self, offset: i64) -> usize {
-        let base = self.chunks.first().map_or(0, |chunk| chunk.base());
-        let distance = u64::try_from(offset.saturating_sub(base)).unwrap_or(0);
-        self.guess.search(&self.lasts, offset, distance)
+        self.guess.search(&self.lasts, offset)
     }
 
     /// Brings the guess up to date after the directory has changed.
     fn directory_changed(&mut self) {
         let base = self.chunks.first().map_or(0, |chunk| chunk.base());
-        let last = self.lasts.last().copied().unwrap_or(0);
-        let reach = u64::try_from(last.saturating_sub(base)).unwrap_or(0);
-        self.guess = Guess::new(self.lasts.len(), reach);
+        self.guess = Guess::along(&self.lasts, base);
     }
 
     fn batch(&self, place: Place) -> Option<IndexedBatch> {
@@ -123,6 +119,13 @@ impl PartitionIndex {
         let batch = chunk.batch(place.at)?;
         let mark = &chunk.entry(place.at)?.mark;
         batch.covers.contains(offset).then_some((batch, mark))
+    }
+
+    /// Where the batch that covers an offset lies.
+    #[inline]
+    pub(crate) fn locate(&self, offset: i64) -> Option<(Location, &HitMark)> {
+        let entry = self.chunks.get(self.chunk_of(offset))?.covering(offset)?;
+        Some((entry.location(), &entry.mark))
     }
 
     /// The batches that answer a fetch at `offset` and each next one that begins right behind, until an offset

@@ -121,6 +121,8 @@ fn run(steps: &[Step]) {
             }
             Step::Get(offset) => {
                 let found = index.get(offset).map(|(batch, _)| batch);
+                let located = index.locate(offset).map(|(location, _)| location);
+                assert_eq!(located, found.map(|batch| batch.location));
                 match (found, model_get(&model, offset)) {
                     (Some(found), Some(expected)) => assert!(agrees(&found, expected)),
                     (None, None) => {}
