@@ -45,6 +45,9 @@ enum Command {
     },
     /// Like `test`, with everything required: what is missing fails. This is what CI runs.
     Ci,
+    /// Do what `test` does beside its longest step: feature combinations, fuzz targets, the simulation, counts of instructions.
+    #[command(hide = true)]
+    Aside,
     /// Install what the tests need: system packages, Kafka's jars, the WebAssembly targets.
     Setup,
     /// Start a real Kafka to play with, and stop it at Ctrl-C.
@@ -111,6 +114,7 @@ fn main() -> ExitCode {
     let all_well = match Options::parse().command {
         Command::Test { no_kafka, no_wasm } => test::run(&wanted(!no_kafka, !no_wasm, is_ci())),
         Command::Ci => test::run(&wanted(true, true, true)),
+        Command::Aside => test::aside(is_ci()),
         Command::Setup => test::set_up(),
         Command::Kafka { port, dir, keep } => told(&kafka::play(port, dir.as_deref(), keep)),
         Command::Wasm => told(&wasm::package()),

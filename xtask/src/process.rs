@@ -1,8 +1,10 @@
 //! Running other programs.
 
+use std::fmt;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
-use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,28 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+    }
+
+    /// What a line says that [`Display`](fmt::Display) has written.
+    fn of_line(line: &str) -> Option<Self> {
+        let mut counts = line.split(", ");
+        let mut count = |word: &str| counts.next()?.strip_suffix(word)?.parse().ok();
+        Some(Self {
+            passed: count(" passed")?,
+            failed: count(" failed")?,
+            skipped: count(" skipped")?,
+        })
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
     }
 }
 
@@ -153,6 +177,48 @@ pub(crate) fn run_tests(command: &mut Command) -> Result<Tally> {
     let status = child.wait()?;
     counted.add(errors.join().unwrap_or_default());
     Ok(counted.tally(status.success()))
+}
+
+/// A command of this program that runs beside others, and gets the processor's time that they leave.
+#[derive(Debug)]
+pub(crate) struct Aside {
+    child: Child,
+    /// What it says.
+    log: PathBuf,
+}
+
+impl Aside {
+    /// Starts `command`, whose last line has to be a [`Tally`].
+    pub(crate) fn start(command: &str, log: &Path) -> Result<Self> {
+        let file = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
+        let this = std::env::current_exe()?;
+        let mut aside = match find_program("nice") {
+            Some(nice) => Command::new(nice),
+            None => bail!("there is no `nice`, which comes with every Unix"),
+        };
+        aside.args(["-n", "19"]).arg(this).arg(command);
+        announce(&aside);
+        let child = aside
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("cannot start `{}`", describe(&aside)))?;
+        let log = log.to_owned();
+        Ok(Self { child, log })
+    }
+
+    /// Waits for its end, shows what it said and gives what it counted.
+    pub(crate) fn finish(mut self) -> Result<Tally> {
+        let status = self.child.wait()?;
+        let said = fs::read_to_string(&self.log);
+        let said = said.with_context(|| format!("cannot read {}", self.log.display()))?;
+        eprintln!("{said}");
+        match said.lines().last().and_then(Tally::of_line) {
+            Some(tally) => Ok(tally),
+            None => bail!("what ran beside the tests ended with {status} before it could count"),
+        }
+    }
 }
 
 /// Runs a `node --test` that reports as TAP, shows its output at its end and counts the tests.
@@ -301,6 +367,19 @@ mod tests {
             }
         );
         assert_eq!(count_line("test result_lines ... ok"), Counted::default());
+    }
+
+    #[test]
+    fn a_count_is_read_as_it_was_written() {
+        let tally = Tally {
+            passed: 16,
+            failed: 2,
+            skipped: 1,
+        };
+        assert_eq!(Tally::of_line(&tally.to_string()), Some(tally));
+        for line in ["", "16 passed", "error: killed", "x passed, 0 failed, 0 skipped"] {
+            assert_eq!(Tally::of_line(line), None, "{line}");
+        }
     }
 
     #[test]

@@ -74,15 +74,7 @@ impl Steps {
             ),
             Ok(Outcome::Tests(tally)) => {
                 let word = if tally.failed == 0 { "ok" } else { "failed" };
-                let Tally {
-                    passed,
-                    failed,
-                    skipped,
-                } = tally;
-                (
-                    tally,
-                    format!("{word}: {passed} passed, {failed} failed, {skipped} skipped"),
-                )
+                (tally, format!("{word}: {tally}"))
             }
             Ok(Outcome::Skipped(why)) if self.all_required => {
                 (failed, format!("failed: missing and required: {why}"))
@@ -117,12 +109,7 @@ impl Steps {
             let result = result.lines().next().unwrap_or_default();
             let _ = writeln!(text, "{name:width$}  {:>6.1} s  {result}", took.as_secs_f64());
         }
-        let Tally {
-            passed,
-            failed,
-            skipped,
-        } = self.tally;
-        let _ = write!(text, "\n{passed} passed, {failed} failed, {skipped} skipped");
+        let _ = write!(text, "\n{}", self.tally);
         text
     }
 }

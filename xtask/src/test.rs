@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{self, Tally, find_program, run_tests};
+use crate::process::{self, Aside, Tally, find_program, run_tests};
 use crate::project::{cargo, root, target_dir};
 use crate::steps::{Outcome, Steps};
 use crate::system::{self, Part};
@@ -64,7 +64,15 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
             })
         });
     }
-    steps.run("tests", || workspace_tests(wanted));
+    steps.run("building tests", || {
+        passes(workspace_tests(wanted).arg("--no-run"))
+    });
+    // Tests wait for brokers and for times to pass; what only computes gets that time.
+    let aside = Aside::start("aside", &target_dir().join("aside.log"));
+    steps.run("tests", || {
+        run_tests(&mut workspace_tests(wanted)).map(Outcome::Tests)
+    });
+    steps.run("beside the tests", || Ok(Outcome::Tests(aside?.finish()?)));
     if wanted.wasm {
         steps.run("tests in wasmtime", || {
             Ok(match wasm::ensure()? {
@@ -73,19 +81,6 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
             })
         });
     }
-    steps.run("instructions", || {
-        Ok(match bench::ensure()? {
-            Some(missing) => Outcome::Skipped(missing),
-            None => bench::instructions(false).map(|()| Outcome::Passed)?,
-        })
-    });
-    steps.run("simulation", || {
-        simulation::run(&simulation::Options::of_every_test()).map(|()| Outcome::Passed)
-    });
-    steps.run("features", || Ok(Outcome::Tests(features())));
-    if fuzz_manifest().exists() {
-        steps.run("fuzz targets", fuzz_targets);
-    }
     steps.run("licences", || licences::run().map(|()| Outcome::Passed));
     // Its rules are those of `licences` and more; the tool takes minutes to build, so it is asked only where it is.
     if find_program("cargo-deny").is_some() {
@@ -93,6 +88,25 @@ pub(crate) fn run(wanted: &Wanted) -> bool {
             passes(cargo().args(["deny", "check", "licenses", "bans", "sources"]))
         });
     }
+    steps.finish()
+}
+
+/// Runs the steps that only compute, of which none measures time; says whether none failed.
+pub(crate) fn aside(all: bool) -> bool {
+    let mut steps = Steps::new(all);
+    steps.run("simulation", || {
+        simulation::run(&simulation::Options::of_every_test()).map(|()| Outcome::Passed)
+    });
+    steps.run("features", || Ok(Outcome::Tests(features())));
+    if fuzz_manifest().exists() {
+        steps.run("fuzz targets", fuzz_targets);
+    }
+    steps.run("instructions", || {
+        Ok(match bench::ensure()? {
+            Some(missing) => Outcome::Skipped(missing),
+            None => bench::instructions(false).map(|()| Outcome::Passed)?,
+        })
+    });
     steps.finish()
 }
 
@@ -141,7 +155,7 @@ fn present(missing: Option<String>) -> Outcome {
 }
 
 /// All tests of the workspace, the examples in its docs included.
-fn workspace_tests(wanted: &Wanted) -> Result<Outcome> {
+fn workspace_tests(wanted: &Wanted) -> Command {
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--no-fail-fast"]);
     if !wanted.wasm {
@@ -156,7 +170,7 @@ fn workspace_tests(wanted: &Wanted) -> Result<Outcome> {
         // A test that lacks something fails then, instead of skipping itself.
         tests.env("CI", "true");
     }
-    run_tests(&mut tests).map(Outcome::Tests)
+    tests
 }
 
 /// The core with every feature alone and with none at all, and the library without the command.
