@@ -8,6 +8,7 @@ mod layers;
 mod mounted;
 mod names;
 mod questions;
+mod rack;
 mod sealing;
 mod single_flight;
 mod spans;
