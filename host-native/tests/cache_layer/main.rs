@@ -9,6 +9,7 @@ mod mounted;
 mod names;
 mod questions;
 mod rack;
+mod replica;
 mod sealing;
 mod single_flight;
 mod spans;

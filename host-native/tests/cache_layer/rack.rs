@@ -1,215 +1,25 @@
 //! A cache in a rack: what it lacks it reads from the replica there, and what only the leader can say it asks the leader
 //! (KIP-392, H16). One embedded broker stands for both; what real ones do is in `tests/tests/proxy/cluster.rs`.
 
-use core::future::pending;
 use core::time::Duration;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
-use bytes::BytesMut;
 use kachet::cache::Cache;
 use kachet::core::wire::{
-    FetchPartition, FetchRequest, FetchResponse, FetchTopic, PartitionData, RecordBytes, TaggedFields,
-    TopicId, TopicRef, WireStr,
+    FetchPartition, FetchRequest, FetchResponse, FetchTopic, TaggedFields, TopicId, TopicRef, WireStr,
 };
 use kachet::demo::broker::{BrokerSettings, EmbeddedBroker};
 use kachet::demo::records::{Events, Packing, pack};
-use kachet::transport::{
-    ApiVersions, BrokerAddress, Request, Response, TcpSettings, TcpTransport, Transport, TransportError,
-};
-use kafka_protocol::messages::metadata_response::{MetadataResponse, MetadataResponseBroker};
-use kafka_protocol::messages::{ApiKey, BrokerId};
-use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kachet::transport::{Request, Response, TcpSettings, TcpTransport, Transport, TransportError};
 use tokio::time::{Instant, timeout};
 
+use super::replica::{Asked, Does, RACK, REPLICA_ID, Racks, State};
 use super::{RECORDS_PER_BATCH, TOPIC, append, within};
 
-const RACK: &str = "here";
-const REPLICA_ID: i32 = 2;
 const PARTITIONS: u16 = 3;
 const BATCHES: u64 = 6;
 const END: i64 = 60;
-
-/// What the replica does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Does {
-    Give,
-    /// It has heard of nothing from this offset on.
-    LagFrom(i64),
-    Refuse(i16),
-    Break,
-    NeverAnswer,
-}
-
-/// What was asked of whom, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Asked {
-    /// The rack, the wait, and the partitions.
-    Leader(String, i32, Vec<i32>),
-    Replica(Vec<i32>),
-}
-
-#[derive(Debug)]
-struct State {
-    does: Does,
-    is_leader_dead: bool,
-    /// Partitions of which the leader names the replica.
-    redirects: Vec<i32>,
-    asked: Vec<Asked>,
-}
-
-/// A leader that names a replica to whoever is in its rack.
-#[derive(Clone)]
-struct Racks {
-    below: TcpTransport,
-    leader: BrokerAddress,
-    state: Arc<Mutex<State>>,
-}
-
-fn replica() -> BrokerAddress {
-    BrokerAddress {
-        host: "replica.internal".to_owned(),
-        port: 9092,
-    }
-}
-
-impl Racks {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn does(&self, does: Does) {
-        self.state().does = does;
-    }
-
-    fn take_asked(&self) -> Vec<Asked> {
-        core::mem::take(&mut self.state().asked)
-    }
-
-    fn dead(broker: &BrokerAddress) -> TransportError {
-        TransportError::Timeout {
-            broker: broker.clone(),
-            api: "Fetch",
-            timeout: Duration::ZERO,
-        }
-    }
-
-    async fn of_leader(&self, version: i16, request: FetchRequest) -> Result<Response, TransportError> {
-        let rack = request.rack_id.as_str().to_owned();
-        let redirects = {
-            let mut state = self.state();
-            let asked = Asked::Leader(rack.clone(), request.max_wait_ms, partitions(&request));
-            state.asked.push(asked);
-            if state.is_leader_dead {
-                return Err(Self::dead(&self.leader));
-            }
-            if rack == RACK {
-                state.redirects.clone()
-            } else {
-                Vec::new()
-            }
-        };
-        // A redirect comes at once, whatever the request would wait for.
-        let is_redirected = partitions(&request).iter().any(|index| redirects.contains(index));
-        let max_wait_ms = if is_redirected { 0 } else { request.max_wait_ms };
-        let request = FetchRequest {
-            max_wait_ms,
-            ..request
-        };
-        let mut response = self
-            .below
-            .round_trip(&self.leader, Request::Fetch { version, request })
-            .await?;
-        if let Response::Fetch(response) = &mut response {
-            for data in partitions_mut(response).filter(|data| redirects.contains(&data.partition_index)) {
-                data.records = Some(RecordBytes::empty());
-                data.preferred_read_replica = REPLICA_ID;
-            }
-        }
-        Ok(response)
-    }
-
-    async fn of_replica(&self, version: i16, request: FetchRequest) -> Result<Response, TransportError> {
-        assert_eq!(request.rack_id.as_str(), RACK);
-        let does = {
-            let mut state = self.state();
-            state.asked.push(Asked::Replica(partitions(&request)));
-            state.does
-        };
-        match does {
-            Does::Break => return Err(Self::dead(&replica())),
-            Does::NeverAnswer => return pending().await,
-            Does::Give | Does::LagFrom(_) | Does::Refuse(_) => {}
-        }
-        let from: Vec<i64> = request
-            .partitions()
-            .map(|(_, asked)| asked.fetch_offset)
-            .collect();
-        let mut response = self
-            .below
-            .round_trip(&self.leader, Request::Fetch { version, request })
-            .await?;
-        if let Response::Fetch(response) = &mut response {
-            for (data, from) in partitions_mut(response).zip(from) {
-                match does {
-                    Does::LagFrom(offset) => {
-                        (data.high_watermark, data.last_stable_offset) = (offset, offset);
-                        if from >= offset {
-                            data.records = Some(RecordBytes::empty());
-                        }
-                    }
-                    Does::Refuse(error_code) => {
-                        *data = PartitionData::error(data.partition_index, error_code)
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(response)
-    }
-}
-
-impl Transport for Racks {
-    async fn round_trip(&self, broker: &BrokerAddress, request: Request) -> Result<Response, TransportError> {
-        let (api_key, version) = (request.api_key(), request.version());
-        match request {
-            Request::Fetch { version, request } if *broker == replica() => {
-                self.of_replica(version, request).await
-            }
-            Request::Fetch { version, request } => self.of_leader(version, request).await,
-            other @ Request::Other { .. } => {
-                let response = self.below.round_trip(&self.leader, other).await?;
-                Ok(match response {
-                    Response::Other(body) if api_key == ApiKey::Metadata as i16 => {
-                        let mut told = MetadataResponse::decode(&mut body.clone(), version).unwrap();
-                        told.brokers.push(
-                            MetadataResponseBroker::default()
-                                .with_node_id(BrokerId(REPLICA_ID))
-                                .with_host(StrBytes::from(replica().host))
-                                .with_port(i32::from(replica().port)),
-                        );
-                        let mut body = BytesMut::new();
-                        told.encode(&mut body, version).unwrap();
-                        Response::Other(body.freeze())
-                    }
-                    other => other,
-                })
-            }
-        }
-    }
-
-    async fn api_versions(&self, _: &BrokerAddress) -> Result<Arc<ApiVersions>, TransportError> {
-        self.below.api_versions(&self.leader).await
-    }
-}
-
-fn partitions(request: &FetchRequest) -> Vec<i32> {
-    request.partitions().map(|(_, asked)| asked.partition).collect()
-}
-
-fn partitions_mut(response: &mut FetchResponse) -> impl Iterator<Item = &mut PartitionData> {
-    response.topics.iter_mut().flat_map(|topic| &mut topic.partitions)
-}
 
 struct Scene {
     broker: EmbeddedBroker,
@@ -333,6 +143,11 @@ async fn what_is_not_cached_comes_from_the_replica_that_the_leader_names() -> Re
     scene.cache.clear();
     assert_eq!(scene.read(&request).await?, direct);
     assert_eq!(scene.racks.take_asked(), [of_replica(&[0])]);
+    let statistics = scene.cache.statistics();
+    assert_eq!(
+        (statistics.replica_bytes, statistics.upstream_fetches),
+        (statistics.upstream_bytes, 3)
+    );
     Ok(())
 }
 
@@ -370,25 +185,23 @@ async fn several_partitions_come_from_whoever_has_them_in_the_requests_order() -
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_of_the_replica_is_told_to_nobody_and_the_leader_is_read_for_a_while() -> Result<()> {
-    let scene = scene().await?;
-    let request = scene.request(&[(0, 30)]);
-    let direct = scene.direct(&request).await?;
-    for does in [Does::Refuse(1), Does::Refuse(78), Does::Break] {
-        scene.racks.does(Does::Give);
-        let fresh = self::scene().await?;
-        let request = fresh.request(&[(0, 30)]);
-        fresh.redirected().await?;
-        fresh.racks.does(does);
-        let read = fresh.read(&request).await?;
-        assert_eq!(read.topics[0].partitions, direct.topics[0].partitions, "{does:?}");
-        assert_eq!(
-            fresh.racks.take_asked(),
-            [of_replica(&[0]), of_leader("", &[0])],
-            "{does:?}"
-        );
-        fresh.cache.clear();
-        fresh.read(&request).await?;
-        assert_eq!(fresh.racks.take_asked(), [of_leader("", &[0])], "{does:?}");
+    for does in [Does::Refuse(1), Does::Refuse(78), Does::Refuse(100), Does::Break] {
+        let scene = scene().await?;
+        // Cached by the leader's word; the replica's is not to touch it.
+        scene.read(&scene.request(&[(0, 50)])).await?;
+        scene.racks.take_asked();
+        scene.racks.does(does);
+        let cold = FetchRequest {
+            max_bytes: 1,
+            ..scene.request(&[(0, 30)])
+        };
+        assert_eq!(scene.read(&cold).await?, scene.direct(&cold).await?, "{does:?}");
+        let asked = [of_replica(&[0]), of_leader("", &[0])];
+        assert_eq!(scene.racks.take_asked(), asked, "{does:?}");
+        assert_eq!(scene.cache.statistics().batches, 2, "{does:?}");
+        scene.cache.clear();
+        scene.read(&cold).await?;
+        assert_eq!(scene.racks.take_asked(), [of_leader("", &[0])], "{does:?}");
     }
     Ok(())
 }
@@ -458,7 +271,7 @@ async fn a_partition_that_the_replica_lacks_is_not_forgotten_for_what_others_bri
         assert!(begun.elapsed() < Duration::from_secs(20), "left out for ever");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(sizes[0], false, "the leader is not asked beside every answer");
+    assert!(!sizes[0], "the leader is not asked beside every answer");
     let asked = scene.racks.take_asked();
     assert_eq!(asked.last(), Some(&of_leader("", &[1])));
     assert!(asked.len() <= sizes.len() + 1, "{asked:?}");
@@ -516,13 +329,13 @@ async fn nobody_holds_a_waiting_fetch_back_for_whom_another_broker_has_something
     assert!(read.topics[0].partitions[1].records_size_bytes() > 0);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     // Both are, until a record comes.
-    let waiting = waits(&[(2, END), (0, END)]);
-    let reading = scene.read(&waiting);
-    let writing = async {
+    let at_the_end = waits(&[(2, END), (0, END)]);
+    let reading = scene.read(&at_the_end);
+    let written = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         append(&scene.broker, 9, 1)
     };
-    let (read, written) = tokio::join!(reading, writing);
+    let (read, written) = tokio::join!(reading, written);
     written?;
     let read = read?;
     assert!(read.topics[0].partitions[1].records_size_bytes() > 0, "{read:?}");
@@ -534,25 +347,20 @@ async fn nobody_holds_a_waiting_fetch_back_for_whom_another_broker_has_something
 async fn an_older_watermark_of_the_replica_drops_nothing() -> Result<()> {
     let scene = scene().await?;
     scene.redirected().await?;
-    // Cached up to the end, as the leader gives it.
-    scene.racks.does(Does::Break);
     scene.read(&scene.request(&[(0, 30)])).await?;
     assert_eq!(scene.cache.statistics().batches, 3);
-    let rested = self::scene().await?;
-    rested.redirected().await?;
-    rested.read(&rested.request(&[(0, 30)])).await?;
-    rested.racks.does(Does::LagFrom(40));
-    rested.racks.take_asked();
+    scene.racks.does(Does::LagFrom(40));
+    scene.racks.take_asked();
     // From before what is cached, with a high watermark that lies within it (H7).
     let cold = FetchRequest {
         max_bytes: 1,
-        ..rested.request(&[(0, 0)])
+        ..scene.request(&[(0, 0)])
     };
-    rested.read(&cold).await?;
-    assert_eq!(rested.racks.take_asked(), [of_replica(&[0])]);
-    assert_eq!(rested.cache.statistics().batches, 4);
-    let read = rested.read(&rested.request(&[(0, 50)])).await?;
-    assert_eq!(rested.racks.take_asked(), [], "it is a hit");
+    scene.read(&cold).await?;
+    assert_eq!(scene.racks.take_asked(), [of_replica(&[0])]);
+    assert_eq!(scene.cache.statistics().batches, 4);
+    let read = scene.read(&scene.request(&[(0, 50)])).await?;
+    assert_eq!(scene.racks.take_asked(), [], "it is a hit");
     assert_eq!(read.topics[0].partitions[0].high_watermark, END);
     Ok(())
 }

@@ -77,6 +77,9 @@ impl Racks {
                 racked.topic
             );
             let cached_bytes = usize::try_from(racked.proxy.cache().statistics().size_bytes)?;
+            let counted = racked.proxy.cache().statistics();
+            assert!(counted.replica_bytes <= counted.upstream_bytes, "{counted:?}");
+            assert_eq!(usize::try_from(counted.replica_bytes)?, cold.1.records_bytes);
             let brought_bytes = cold.1.records_bytes - before.1.records_bytes;
             assert!(
                 brought_bytes > cached_bytes / 2,

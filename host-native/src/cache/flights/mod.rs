@@ -312,6 +312,12 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
     /// What a broker has given, to be kept.
     fn harvests(&self, part: &Part) -> Vec<Harvest> {
         let mut harvests = Harvest::gather(&part.request, &part.response, CRC32C);
+        if !part.unheard.is_empty() {
+            harvests.retain(|harvest| {
+                let place = (harvest.topic().clone(), harvest.partition());
+                !part.unheard.contains(&place)
+            });
+        }
         for harvest in &mut harvests {
             let (topic, partition) = (harvest.topic(), harvest.partition());
             if part.is_of_follower || self.catalogue.is_follower(&part.broker, topic, partition) {

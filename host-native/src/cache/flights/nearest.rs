@@ -46,6 +46,7 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             broker: leader.clone(),
             is_of_follower: false,
             names,
+            unheard: HashSet::new(),
             request: request.clone(),
             response: Arc::clone(response),
         });
@@ -211,17 +212,18 @@ impl<'g, T: Transport, S: Storage + 'static> Gathering<'g, T, S> {
             self.refusal = Some(Arc::new(response));
             return;
         }
-        let request = if is_of_follower {
-            self.take_from_replica(part, &response)
+        let unheard = if is_of_follower {
+            self.take_from_replica(&part, &response)
         } else {
             self.take_from_leader(&response, whom == Whom::LeaderByRack);
-            part
+            HashSet::new()
         };
         self.parts.push(Part {
             broker,
             is_of_follower,
             names,
-            request,
+            unheard,
+            request: part,
             response: Arc::new(response),
         });
     }
@@ -259,8 +261,8 @@ impl<'g, T: Transport, S: Storage + 'static> Gathering<'g, T, S> {
         }
     }
 
-    /// Gives the request without what the replica has failed at: its errors are nothing to learn from.
-    fn take_from_replica(&mut self, part: FetchRequest, response: &FetchResponse) -> FetchRequest {
+    /// Gives the partitions that the replica has failed at: its errors are nothing to learn from.
+    fn take_from_replica(&mut self, part: &FetchRequest, response: &FetchResponse) -> HashSet<Place> {
         let told = response.partitions();
         let told: HashMap<_, _> = told
             .map(|(topic, data)| ((topic, data.partition_index), data))
@@ -275,6 +277,9 @@ impl<'g, T: Transport, S: Storage + 'static> Gathering<'g, T, S> {
                 continue;
             };
             if data.records_size_bytes() > 0 {
+                self.inner
+                    .read()
+                    .count_replica_bytes(data.records_size_bytes() as u64);
                 self.rack.gave_records(self.leader, &place);
             } else if is_empty || self.is_at_the_end(asked, data) {
                 let is_long = self.rack.gave_nothing(self.leader, &place) >= EMPTY_PATIENCE;
@@ -287,14 +292,8 @@ impl<'g, T: Transport, S: Storage + 'static> Gathering<'g, T, S> {
             }
             self.found.insert(place, data.clone());
         }
-        if failed.is_empty() {
-            return part;
-        }
-        let learned = restricted(&part, |topic, asked| {
-            !failed.contains(&(topic.clone(), asked.partition))
-        });
-        self.open.failed.extend(failed);
-        learned
+        self.open.failed.extend(failed.iter().cloned());
+        failed
     }
 
     /// Whether a replica has nothing, rather than no room for it in its answer.

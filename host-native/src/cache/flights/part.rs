@@ -1,6 +1,6 @@
 //! What brokers have brought on one flight, and one answer out of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use kachet_core::cache::ResponseRoom;
@@ -31,6 +31,8 @@ pub(super) struct Part {
     pub(super) is_of_follower: bool,
     /// What the broker said before that the names of the request stand for (H6).
     pub(super) names: Vec<(WireStr, TopicId)>,
+    /// Of these partitions nothing is learned from it.
+    pub(super) unheard: HashSet<Place>,
     pub(super) request: FetchRequest,
     pub(super) response: Arc<FetchResponse>,
 }
