@@ -241,10 +241,8 @@ async fn what_changes_shows_through_the_proxy_within_the_bound() -> Result<()> {
     let told: Vec<String> = outcome.findings.into_iter().map(|(_, text)| text).collect();
     assert!(told.is_empty(), "{}", told.join("\n"));
     let seen = counts.sessions;
-    assert!(
-        seen.errors > 0 && seen.left_out > 0,
-        "sessions in which nothing happened: {seen:?}"
-    );
+    let is_lively = counts.answers > 50 && seen.errors > 0 && seen.moved > 0 && seen.left_out > 0;
+    assert!(is_lively, "sessions in which nothing happened: {counts:?}");
     Ok(())
 }
 
