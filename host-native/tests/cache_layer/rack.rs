@@ -307,8 +307,19 @@ async fn while_the_leader_is_dead_the_replica_gives_what_it_has() -> Result<()> 
         scene.read(&request).await?.topics,
         scene.direct(&request).await?.topics
     );
+    // Nor is it lost where more was to be waited for, which only the leader could say.
+    scene.cache.clear();
+    let waits_for_more = FetchRequest {
+        min_bytes: 1 << 20,
+        ..scene.request(&[(0, 0), (1, END)])
+    };
+    assert_eq!(
+        scene.read(&waits_for_more).await?.topics,
+        scene.direct(&waits_for_more).await?.topics
+    );
     // At the end there is nobody who could say that there is no more.
     assert!(scene.ask(&scene.request(&[(0, END)]), 13).await.is_err());
+    scene.cache.clear();
     // Of a partition that only the leader has there is no answer, and none is made up.
     assert!(scene.ask(&scene.request(&[(0, 20), (2, 0)]), 13).await.is_err());
     Ok(())

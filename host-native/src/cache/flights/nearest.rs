@@ -66,6 +66,8 @@ struct Gathering<'g, T, S: Storage> {
     request: &'g FetchRequest,
     /// The end of the time that brokers may wait.
     wait_until: Deadline,
+    /// Whether one was allowed to.
+    has_waited: bool,
     found: HashMap<Place, PartitionData>,
     open: Open,
     parts: Vec<Part>,
@@ -113,6 +115,7 @@ impl<'g, T: Transport, S: Storage + 'static> Gathering<'g, T, S> {
             version,
             request,
             wait_until: Deadline::now() + wait,
+            has_waited: false,
             found: HashMap::new(),
             open: Open::default(),
             parts: Vec::new(),
@@ -129,7 +132,7 @@ impl<'g, T: Transport, S: Storage + 'static> Gathering<'g, T, S> {
         self.ask_all(asked, wait_ms).await;
         self.follow_redirects(is_one).await;
         self.ask_leader_for_the_rest().await;
-        if !self.is_enough() && self.is_answered() {
+        if !self.has_waited && !self.is_enough() && self.is_answered() {
             self.wait_for_any().await;
         }
         self.finish()
@@ -153,6 +156,7 @@ impl<'g, T: Transport, S: Storage + 'static> Gathering<'g, T, S> {
     }
 
     async fn ask_all(&mut self, asked: Vec<(Whom, FetchRequest)>, wait_ms: i32) {
+        self.has_waited |= wait_ms > 0;
         let answers = asked
             .into_iter()
             .map(|(whom, part)| self.ask(whom, part, wait_ms));
@@ -312,6 +316,8 @@ impl<'g, T: Transport, S: Storage + 'static> Gathering<'g, T, S> {
         if redirected.is_empty() {
             return;
         }
+        // A leader that names a replica does not wait.
+        self.has_waited = false;
         if redirected
             .iter()
             .any(|(_, node_id)| self.replica(*node_id).is_none())
@@ -365,7 +371,8 @@ impl<'g, T: Transport, S: Storage + 'static> Gathering<'g, T, S> {
         if !self.is_enough() {
             nothing.extend(empty);
         }
-        if failed.is_empty() && nothing.is_empty() {
+        let is_down = self.failure.is_some() || self.refusal.is_some();
+        if is_down || (failed.is_empty() && nothing.is_empty()) {
             return;
         }
         // What was waited for already is not waited for again.
