@@ -22,6 +22,11 @@ const STEPS: u32 = 40;
 /// Between two steps, at most.
 const PAUSE_MS: u64 = 50;
 
+/// So often in a row a client takes one batch and asks for nothing else, so that of everything else only the watermarks
+/// are news, for longer than the bounds.
+const SLOW_STEPS: u32 = 6;
+const SLOW_PAUSE_MS: u64 = 150;
+
 /// What has been met in sessions.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
@@ -45,7 +50,8 @@ pub(crate) async fn session(
     seen: &mut Seen,
 ) -> Result<()> {
     let mut session = Session::default();
-    let mut last: Option<(i16, FetchResponse)> = None;
+    let mut last: Option<(Case, FetchResponse)> = None;
+    let mut slow_steps = 0;
     for epoch in 0..=rng.i32(4..i32::try_from(STEPS)?) {
         let known = worker.truth.read().await.clone();
         let mut maker = Maker {
@@ -55,7 +61,8 @@ pub(crate) async fn session(
         };
         let case = match &last {
             None => first_case(&mut maker),
-            Some((version, told)) => Some(next_case(&mut maker, *version, &session, told)),
+            Some((before, _)) if slow_steps > 0 => Some(slow_case(before)),
+            Some((before, told)) => Some(next_case(&mut maker, before, &session, told)),
         };
         let Some(mut case) = case else { return Ok(()) };
         (case.request.session_id, case.request.session_epoch) = (session.id, epoch);
@@ -100,8 +107,17 @@ pub(crate) async fn session(
         if !findings.is_empty() || session.partitions.is_empty() || session.id == 0 {
             break;
         }
-        last = Some((case.version, through.response));
-        tokio::time::sleep(Duration::from_millis(rng.u64(0..PAUSE_MS))).await;
+        last = Some((case, through.response));
+        slow_steps = match slow_steps {
+            0 if rng.u32(0..10) == 0 => SLOW_STEPS,
+            steps => u32::saturating_sub(steps, 1),
+        };
+        let pause_ms = if slow_steps > 0 {
+            SLOW_PAUSE_MS
+        } else {
+            rng.u64(0..PAUSE_MS)
+        };
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     }
     Ok(())
 }
@@ -132,8 +148,13 @@ async fn direct(worker: &mut Reader, case: &Case, session: &Session) -> Result<A
 
 /// What a client says next: it goes on behind what it was given, or at the end, and looks elsewhere now and then; what is
 /// gone it forgets after a while.
-fn next_case(maker: &mut Maker<'_>, version: i16, session: &Session, told: &FetchResponse) -> Case {
-    let mut request = limits(maker, version);
+fn next_case(maker: &mut Maker<'_>, before: &Case, session: &Session, told: &FetchResponse) -> Case {
+    let version = before.version;
+    // A client reads what is committed, or it does not; only so is anything in the way of it for long.
+    let mut request = FetchRequest {
+        isolation_level: before.request.isolation_level,
+        ..limits(maker, version)
+    };
     for (topic, asked, _) in &session.partitions {
         let Some(data) = data_of(told, topic, asked.partition) else {
             continue;
@@ -165,6 +186,22 @@ fn next_case(maker: &mut Maker<'_>, version: i16, session: &Session, told: &Fetc
         request.forgotten_topics = maker.forgotten(&in_full(session));
     }
     Case { version, request }
+}
+
+/// One batch of what is in the session.
+fn slow_case(before: &Case) -> Case {
+    let request = FetchRequest {
+        max_wait_ms: 0,
+        min_bytes: 0,
+        max_bytes: 1,
+        topics: Vec::new(),
+        forgotten_topics: Vec::new(),
+        ..before.request.clone()
+    };
+    Case {
+        version: before.version,
+        request,
+    }
 }
 
 fn wrong_id(session: &Session, response: &FetchResponse) -> Option<Finding> {
