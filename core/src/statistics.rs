@@ -44,13 +44,15 @@ pub struct Statistics {
     pub upstream_fetches: u64,
     /// Bytes of records that came for them.
     pub upstream_bytes: u64,
+    /// Of these, those that came from replicas in the cache's own rack instead of from leaders.
+    pub replica_bytes: u64,
     /// Bytes of records that came from the cache instead of from upstream.
     pub bytes_saved: u64,
 }
 
 impl Statistics {
     /// Every figure with its name, in the order of the fields.
-    pub fn named(&self) -> [(&'static str, u64); 19] {
+    pub fn named(&self) -> [(&'static str, u64); 20] {
         [
             ("size_bytes", self.size_bytes),
             ("limit_bytes", self.limit_bytes),
@@ -70,6 +72,7 @@ impl Statistics {
             ("storage_paused", self.storage_paused),
             ("upstream_fetches", self.upstream_fetches),
             ("upstream_bytes", self.upstream_bytes),
+            ("replica_bytes", self.replica_bytes),
             ("bytes_saved", self.bytes_saved),
         ]
     }
@@ -99,5 +102,6 @@ pub(crate) struct Counters {
     pub(crate) errors: Counter,
     pub(crate) upstream_fetches: Counter,
     pub(crate) upstream_bytes: Counter,
+    pub(crate) replica_bytes: Counter,
     pub(crate) bytes_saved: Counter,
 }

@@ -13,7 +13,7 @@ use core::time::Duration;
 
 use bytes::Buf;
 use kachet::transport::{Request, Response, Transport, TransportError, call, call_with};
-use kachet_core::wire::{Chunks, FetchRequest, FetchResponse};
+use kachet_core::wire::{Chunks, FETCH_API_KEY, FetchRequest, FetchResponse};
 use kafka_protocol::messages::{ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -217,6 +217,76 @@ async fn an_answer_to_another_request_closes_the_connection() {
         })
         .await;
     }
+}
+
+/// Its frame says where it ends, so what comes behind it is in step; and others wait for that.
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_fails_its_own_request_and_no_other() {
+    // Cut off in the middle, longer than it should be, with an array that never ends, and with a header that has none.
+    for body in [
+        &[0, 0, 0][..],
+        &[0; 20],
+        &[0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff],
+        &[],
+    ] {
+        within(async {
+            let server = Server::start(move |_, mut peer: Peer| async move {
+                peer.shake_hands().await;
+                // Both are under way before either is answered, in whichever order they came.
+                let asked = [peer.asked().await.unwrap(), peer.asked().await.unwrap()];
+                for asked in asked {
+                    let body = if asked.api_key == FETCH_API_KEY {
+                        body
+                    } else {
+                        &asked.body
+                    };
+                    peer.answer(asked.correlation_id, body).await;
+                }
+                peer.echo().await;
+            })
+            .await;
+            let transport = patient();
+            let fetch = Request::Fetch {
+                version: 4,
+                request: FetchRequest::default(),
+            };
+            let (fetched, other) = tokio::join!(
+                transport.round_trip(&server.address, fetch),
+                ask(&transport, &server, "other")
+            );
+            let error = fetched.unwrap_err();
+            assert!(matches!(error, TransportError::Fetch { .. }), "{error}");
+            assert_eq!(other.unwrap(), echoed("other"));
+            assert_eq!(ask(&transport, &server, "later").await.unwrap(), echoed("later"));
+            assert_eq!(server.accepted(), 1);
+        })
+        .await;
+    }
+}
+
+/// With bytes behind it that no frame holds, what follows is out of step, and is taken for nobody's answer.
+#[tokio::test]
+async fn bytes_that_no_frame_holds_cost_the_connection() {
+    within(async {
+        let server = Server::start(async |number, mut peer: Peer| {
+            peer.shake_hands().await;
+            let first = peer.asked().await.unwrap();
+            peer.answer(first.correlation_id, &first.body).await;
+            if number == 0 {
+                // The beginning of a frame of 8 bytes, which then holds the length and the id of the next.
+                peer.write(&8_i32.to_be_bytes()).await;
+            }
+            peer.echo().await;
+        })
+        .await;
+        let transport = patient();
+        assert_eq!(ask(&transport, &server, "first").await.unwrap(), echoed("first"));
+        let error = ask(&transport, &server, "second").await.unwrap_err();
+        assert!(matches!(error, TransportError::NotKafka { .. }), "{error}");
+        assert_eq!(ask(&transport, &server, "third").await.unwrap(), echoed("third"));
+        assert_eq!(server.accepted(), 2);
+    })
+    .await;
 }
 
 #[tokio::test]

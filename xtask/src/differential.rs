@@ -13,6 +13,9 @@ pub(crate) struct Options {
     /// stands for one that is sent cold and warm, or for all of a fetch session.
     #[arg(long, default_value_t = 50_000)]
     requests: u64,
+    /// How many fetch sessions to have go on while topics change, at least; as many as there is time for beside the requests.
+    #[arg(long, default_value_t = 100)]
+    sessions: u64,
     /// The requests are a function of this number.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -36,6 +39,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     ]);
     campaign.args(["--nocapture", "--test-threads=1", "no_answer", "what_changes"]);
     campaign.env("KACHET_DIFFERENTIAL_REQUESTS", options.requests.to_string());
+    campaign.env("KACHET_DIFFERENTIAL_SESSIONS", options.sessions.to_string());
     campaign.env("KACHET_DIFFERENTIAL_SEED", options.seed.to_string());
     campaign.env("KACHET_DIFFERENTIAL_FROM", options.from.to_string());
     // What is missing fails here, where it would be skipped.

@@ -203,6 +203,11 @@ impl<R: SegmentReader> Cache<R> {
         self.counters.upstream_bytes.add(bytes);
     }
 
+    /// Counts those of them that came from a replica in the host's own rack.
+    pub fn count_replica_bytes(&self, bytes: u64) {
+        self.counters.replica_bytes.add(bytes);
+    }
+
     /// The figures of this moment.
     pub fn statistics(&self) -> Statistics {
         Statistics {
@@ -224,6 +229,7 @@ impl<R: SegmentReader> Cache<R> {
             storage_paused: self.engine.is_storage_paused().into(),
             upstream_fetches: self.counters.upstream_fetches.get(),
             upstream_bytes: self.counters.upstream_bytes.get(),
+            replica_bytes: self.counters.replica_bytes.get(),
             bytes_saved: self.counters.bytes_saved.get(),
         }
     }

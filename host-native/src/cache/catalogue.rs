@@ -200,6 +200,11 @@ impl Catalogue {
         })
     }
 
+    /// The address of a broker, if Metadata has told it.
+    pub(super) fn broker(&self, node_id: i32) -> Option<BrokerAddress> {
+        self.lock().brokers.get(&node_id).cloned()
+    }
+
     /// Whether `broker` is known to follow another one in a partition, as far as Metadata has told.
     pub(super) fn is_follower(&self, broker: &BrokerAddress, topic: &TopicRef, partition: i32) -> bool {
         let known = self.lock();

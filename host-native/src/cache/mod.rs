@@ -26,7 +26,7 @@ use kachet_core::wire::{Crc32c, FetchRequest, FetchResponse, TopicId, TopicRef, 
 
 use self::catalogue::Catalogue;
 pub use self::catalogue::{Notebook, Remembered};
-use self::flights::Flights;
+use self::flights::{Flights, Rack};
 use crate::cluster::Topology;
 use crate::mount::MountPoint;
 use crate::transport::{ApiVersions, BrokerAddress, Request, Response, Transport, TransportError};
@@ -64,6 +64,8 @@ struct Inner<T, S: Storage> {
     told_names: names::ToldNames,
     catalogue: Catalogue,
     notebook: Option<Arc<dyn Notebook>>,
+    /// Where the cache runs, if it is to read from replicas there.
+    rack: Option<Rack>,
     /// Set when a broker turned out to be older than topic ids, so that nobody goes on asking for them.
     lacks_topic_ids: AtomicBool,
 }
@@ -82,6 +84,7 @@ pub struct CacheBuilder<T, S = MemoryStorage> {
     transport: T,
     storage: S,
     notebook: Option<Arc<dyn Notebook>>,
+    rack: Option<Rack>,
     settings: CacheSettings,
 }
 
@@ -93,6 +96,7 @@ impl<T: Transport, S: Storage + 'static> CacheBuilder<T, S> {
             transport: self.transport,
             storage,
             notebook: self.notebook,
+            rack: self.rack,
             settings: self.settings,
         }
     }
@@ -145,6 +149,16 @@ impl<T: Transport, S: Storage + 'static> CacheBuilder<T, S> {
         self
     }
 
+    /// The rack that the cache runs in, as `client.rack` of Kafka's consumers: what is not cached is then read from the
+    /// replica in this rack that the leader names, where brokers have a selector of replicas (KIP-392, H16), for Fetch
+    /// versions from 11 on. The leader is read where the replica fails, and asked where it has nothing. Fetches that name a
+    /// rack themselves go out as they are. By default, and for an empty rack, leaders are read.
+    #[must_use]
+    pub fn rack(mut self, rack: &str) -> Self {
+        self.rack = Rack::new(rack);
+        self
+    }
+
     /// The cache, empty.
     pub fn build(self) -> Cache<T, S> {
         let core = Core::new(self.settings, CRC32C);
@@ -181,6 +195,7 @@ impl<T: Transport, S: Storage + 'static> CacheBuilder<T, S> {
                 told_names: names::ToldNames::default(),
                 catalogue,
                 notebook: self.notebook,
+                rack: self.rack,
                 lacks_topic_ids: AtomicBool::new(false),
             }),
         };
@@ -196,6 +211,7 @@ impl<T: Transport> Cache<T> {
             transport,
             storage: MemoryStorage::new(),
             notebook: None,
+            rack: None,
             settings: CacheSettings::default(),
         }
     }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use kachet::cache::Cache;
 use kachet::core::storage::Storage;
 use kachet::core::time::MaxStaleness;
@@ -52,6 +53,10 @@ pub(crate) struct GatewayArguments {
     /// The same for what the cleaner may have rewritten in compacted topics
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = parse_max_staleness)]
     compacted_max_staleness: MaxStaleness,
+    /// The rack that the gateway runs in, as `client.rack` of Kafka's consumers: where brokers have a selector of replicas,
+    /// what is not cached is read from a replica in that rack. Without it, leaders are read
+    #[arg(long, value_name = "RACK", env = "KACHET_RACK", value_parser = NonEmptyStringValueParser::new())]
+    rack: Option<String>,
     #[command(flatten)]
     access: AccessArguments,
     #[command(flatten)]
@@ -196,7 +201,8 @@ pub(crate) async fn run(arguments: GatewayArguments) -> Result<(), Failure> {
     let cache = Cache::builder(transport)
         .size_limit_bytes(arguments.size_limit.as_u64())
         .max_staleness(arguments.max_staleness)
-        .compacted_max_staleness(arguments.compacted_max_staleness);
+        .compacted_max_staleness(arguments.compacted_max_staleness)
+        .rack(arguments.rack.as_deref().unwrap_or_default());
     match arguments.storage.mount.clone() {
         Some(folder) => {
             let restored = arguments.storage.restore(folder, cache, arguments.size_limit);

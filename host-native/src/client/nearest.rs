@@ -5,8 +5,9 @@ use core::time::Duration;
 use kachet_core::wire::{PartitionData, WireStr};
 use tracing::debug;
 
-use super::routing::{Nearest, Route};
+use super::routing::Route;
 use super::{Answer, Client, Read};
+use crate::cluster::Nearest;
 use crate::transport::{BrokerAddress, Transport, TransportError};
 
 impl<T: Transport> Client<T> {

@@ -1,6 +1,5 @@
 //! Finds the leader of a partition, and finds it again when it has moved.
 
-use core::time::Duration;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -10,15 +9,11 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::{Answer, Client, ClientError, RETRY_PAUSE};
-use crate::cluster::{TopicMetadata, Topology, code, describe};
+use crate::cluster::{Nearest, NearestReplicas, TopicMetadata, Topology, code, describe};
 use crate::transport::{BrokerAddress, Transport, TransportError};
 
 /// Topics whose leaders are remembered at most.
 const TOPICS_LIMIT: usize = 4096;
-/// After this the leader is asked anew which replica is the nearest, as Kafka's own consumers do with their Metadata.
-const NEAREST_LIFETIME: Duration = Duration::from_mins(5);
-/// How long the leader is read after the nearest replica has failed. A leader goes on naming a dead one for some seconds.
-const NEAREST_REST: Duration = Duration::from_secs(5);
 
 /// Where a partition is read.
 #[derive(Clone, Debug)]
@@ -53,17 +48,7 @@ struct Topic {
     /// By partition; `None` for one that has no leader for the moment.
     leaders: HashMap<i32, Option<BrokerAddress>>,
     /// By partition; those of which a leader has named a replica that is nearer to this client.
-    /// With the moment until which it holds.
-    nearest: HashMap<i32, (Nearest, Instant)>,
-}
-
-/// Where a client with a rack reads a partition.
-#[derive(Clone, Debug)]
-pub(super) enum Nearest {
-    /// The replica that the leader has named.
-    Replica(BrokerAddress),
-    /// The leader itself, because the replica has failed.
-    Leader,
+    nearest: NearestReplicas<i32>,
 }
 
 impl Routing {
@@ -121,7 +106,7 @@ impl Routing {
         let found = Topic {
             id: topic.topic_id,
             leaders: leaders.collect(),
-            nearest: HashMap::new(),
+            nearest: NearestReplicas::default(),
             name,
         };
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
@@ -154,19 +139,15 @@ impl Routing {
     /// Where a client with a rack reads a partition for now; `None` if the leader has to be asked.
     pub(super) fn nearest(&self, topic: &str, partition: i32) -> Option<Nearest> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let (nearest, until) = known.topics.get(topic)?.nearest.get(&partition)?;
-        (Instant::now() < *until).then(|| nearest.clone())
+        known.topics.get(topic)?.nearest.of(&partition)
     }
 
     /// Takes note of the replica that the leader has named, by its node id. Gives its address, if Metadata has told it.
     pub(super) fn redirect(&self, topic: &str, partition: i32, node_id: i32) -> Option<BrokerAddress> {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let replica = known.brokers.get(&node_id)?.clone();
-        let nearest = (
-            Nearest::Replica(replica.clone()),
-            Instant::now() + NEAREST_LIFETIME,
-        );
-        known.topics.get_mut(topic)?.nearest.insert(partition, nearest);
+        let nearest = &mut known.topics.get_mut(topic)?.nearest;
+        nearest.name(partition, replica.clone());
         Some(replica)
     }
 
@@ -174,8 +155,7 @@ impl Routing {
     pub(super) fn rest_nearest(&self, topic: &str, partition: i32) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(topic) = known.topics.get_mut(topic) {
-            let nearest = (Nearest::Leader, Instant::now() + NEAREST_REST);
-            topic.nearest.insert(partition, nearest);
+            topic.nearest.rest(partition);
         }
     }
 

@@ -2,11 +2,13 @@
 
 mod configs;
 mod metadata;
+mod nearest;
 mod offsets;
 
 pub use configs::compacted_topics;
 pub(crate) use metadata::answers_topic_ids;
 pub use metadata::{PartitionMetadata, TopicMetadata, Topology, describe, describe_all};
+pub(crate) use nearest::{Nearest, NearestReplicas};
 pub use offsets::{
     EARLIEST_TIMESTAMP, FoundOffset, LATEST_TIMESTAMP, PartitionEpoch, PartitionName, epoch_ends,
     list_offsets,

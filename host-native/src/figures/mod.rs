@@ -57,6 +57,7 @@ fn described(name: &str) -> (Kind, &'static str) {
         "storage_errors" => (Counter, "Operations of the storage that failed"),
         "upstream_fetches" => (Counter, "Fetches that brokers were sent"),
         "upstream_bytes" => (Counter, "Bytes of records that brokers sent"),
+        "replica_bytes" => (Counter, "Of these, those of replicas in the cache's own rack"),
         "bytes_saved" => (Counter, "Bytes of records that came from the cache"),
         _ => (Counter, ""),
     }

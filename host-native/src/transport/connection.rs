@@ -3,6 +3,10 @@
 //! A caller writes its request itself if the socket takes it, which spares a change of tasks. One task, the
 //! driver, does what has to wait: it reads, writes what a full socket has left over, and watches the deadlines.
 //! It ends when the connection breaks or when its last owner drops it.
+//!
+//! An answer that cannot be decoded fails its own request and leaves the connection open: its frame says how long it is, so
+//! what follows is in step, and others may be waiting for that. An answer with another correlation id than the one that is
+//! due closes the connection, for it shows that frames or answers are out of step, and so does a length that no frame has.
 
 use core::time::Duration;
 use std::collections::VecDeque;

@@ -8,6 +8,8 @@ mod layers;
 mod mounted;
 mod names;
 mod questions;
+mod rack;
+mod replica;
 mod sealing;
 mod single_flight;
 mod spans;

@@ -291,6 +291,7 @@ fn a_check_says_what_would_be_done_and_opens_nothing() -> Result<()> {
         ("KACHET_SIZE_LIMIT", "3GiB"),
         ("KACHET_TRUST_CLIENTS", "yes"),
         ("KACHET_LISTEN", "x:1"),
+        ("KACHET_RACK", "eu-1b"),
     ];
     let checked = check(&arguments, &variables)?;
     assert_eq!(checked.status.code(), Some(0), "{}", checked.stderr);
@@ -300,6 +301,7 @@ fn a_check_says_what_would_be_done_and_opens_nothing() -> Result<()> {
         format!("listen = \"{listen}\"  # by --listen"),
         "size_limit = \"3GiB\"  # by KACHET_SIZE_LIMIT of the environment".to_owned(),
         "trust_clients = true  # by KACHET_TRUST_CLIENTS of the environment".to_owned(),
+        "rack = \"eu-1b\"  # by KACHET_RACK of the environment".to_owned(),
         format!("max_staleness = \"5s\"  # by {settings}, line 3"),
         "#idle_timeout = \"10m\"  # by default".to_owned(),
         format!(

@@ -60,6 +60,11 @@ impl Outcome {
         self.requests += verdict.requests;
         self.findings.extend(verdict.findings);
     }
+
+    pub(crate) fn add_all(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.findings.extend(other.findings);
+    }
 }
 
 impl Verdict {
@@ -173,8 +178,7 @@ pub(crate) async fn over_settled(
                     buried: &buried,
                 };
                 let verdict = one(&mut maker, &mut lanes, &target, plan.seed, number).await;
-                outcome.requests += verdict.requests;
-                outcome.findings.extend(verdict.findings);
+                outcome.add(verdict);
                 if outcome.findings.len() >= FINDINGS_LIMIT {
                     enough.store(true, Ordering::Relaxed);
                 }
@@ -183,9 +187,7 @@ pub(crate) async fn over_settled(
     }
     let mut all = Outcome::default();
     while let Some(outcome) = workers.join_next().await {
-        let outcome = outcome??;
-        all.requests += outcome.requests;
-        all.findings.extend(outcome.findings);
+        all.add_all(outcome??);
     }
     Ok(all)
 }

@@ -13,9 +13,10 @@ use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 use crate::broker::Broker;
-use crate::campaign::{Outcome, Plan, Verdict};
+use crate::campaign::{Outcome, Plan, Target, Verdict};
 use crate::connection::{Answered, Connection};
 use crate::judge::{Trial, asked_by};
+use crate::living_sessions::{Seen, session};
 use crate::requests::{Case, Maker, dice};
 use crate::topics::{COMPACTED, learn};
 use crate::truth::{Event, Log, Truth};
@@ -244,7 +245,13 @@ impl Changer {
 }
 
 /// Judges so many requests while the topics change. The targets have to keep to [`BOUND`] and [`COMPACTED_BOUND`].
-pub(crate) async fn while_changing(bootstrap: &str, plan: &Plan, run: u64) -> Result<(Outcome, u64)> {
+/// Beside them fetch sessions go on, so many at least.
+pub(crate) async fn while_changing(
+    bootstrap: &str,
+    plan: &Plan,
+    run: u64,
+    sessions: u64,
+) -> Result<(Outcome, Counts)> {
     let truth: SharedTruth = Arc::default();
     let bootstrap_here = bootstrap.to_owned();
     let writer = tokio::task::spawn_blocking(move || TopicWriter::start(&bootstrap_here)).await??;
@@ -269,10 +276,64 @@ pub(crate) async fn while_changing(bootstrap: &str, plan: &Plan, run: u64) -> Re
         }
         Ok::<u64, anyhow::Error>(count)
     });
-    let outcome = read_meanwhile(bootstrap, plan, &truth).await;
+    let are_read = AtomicBool::new(false);
+    let reading = async {
+        let outcome = read_meanwhile(bootstrap, plan, &truth).await;
+        are_read.store(true, Ordering::Relaxed);
+        outcome
+    };
+    let in_sessions = sessions_meanwhile(bootstrap, plan, &truth, |done| {
+        done < sessions || !are_read.load(Ordering::Relaxed)
+    });
+    let (outcome, in_sessions) = tokio::join!(reading, in_sessions);
     is_over.store(true, Ordering::Relaxed);
-    let count = changing.await??;
-    Ok((outcome?, count))
+    let changes = changing.await??;
+    let (mut outcome, (of_sessions, sessions)) = (outcome?, in_sessions?);
+    let answers = of_sessions.requests;
+    outcome.add_all(of_sessions);
+    let counts = Counts {
+        changes,
+        sessions,
+        answers,
+    };
+    Ok((outcome, counts))
+}
+
+/// How much went on while requests were judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counts {
+    pub(crate) changes: u64,
+    pub(crate) sessions: Seen,
+    /// Those of sessions.
+    pub(crate) answers: u64,
+}
+
+/// One session after the other, as long as it goes on by their number.
+async fn sessions_meanwhile(
+    bootstrap: &str,
+    plan: &Plan,
+    truth: &SharedTruth,
+    goes_on: impl Fn(u64) -> bool,
+) -> Result<(Outcome, Seen)> {
+    let (mut outcome, mut seen) = (Outcome::default(), Seen::default());
+    let Some(target) = plan.targets.first() else {
+        return Ok((outcome, seen));
+    };
+    let mut worker = Reader::to(bootstrap, target, truth)?;
+    let mut number = 0;
+    while goes_on(number) && outcome.findings.len() < FINDINGS_LIMIT {
+        let mut verdict = Verdict::of(plan.seed, number);
+        let mut injector = plan.injector.clone();
+        // Beyond the numbers of the other requests.
+        let rng = dice(plan.seed, (1 << 40) + number);
+        if let Err(error) = session(rng, &mut worker, injector.as_mut(), &mut verdict, &mut seen).await {
+            verdict.fail(&error);
+        }
+        outcome.add(verdict);
+        number += 1;
+    }
+    seen.sessions = number;
+    Ok((outcome, seen))
 }
 
 async fn read_meanwhile(bootstrap: &str, plan: &Plan, truth: &SharedTruth) -> Result<Outcome> {
@@ -280,12 +341,7 @@ async fn read_meanwhile(bootstrap: &str, plan: &Plan, truth: &SharedTruth) -> Re
     let mut workers = JoinSet::new();
     for target in plan.targets.clone() {
         let (next, truth, plan) = (Arc::clone(&next), Arc::clone(truth), plan.clone());
-        let mut worker = Reader {
-            direct: Connection::to(&bootstrap),
-            through: Connection::to(&target.address),
-            broker: Broker::at(bootstrap)?,
-            truth: Arc::clone(&truth),
-        };
+        let mut worker = Reader::to(bootstrap, &target, &truth)?;
         workers.spawn(async move {
             let mut outcome = Outcome::default();
             loop {
@@ -294,8 +350,7 @@ async fn read_meanwhile(bootstrap: &str, plan: &Plan, truth: &SharedTruth) -> Re
                     return Ok::<_, anyhow::Error>(outcome);
                 }
                 let known = truth.read().await.clone();
-                let buried = known.topics.iter().filter(|topic| topic.deleted_at.is_some());
-                let buried: Vec<TopicId> = buried.map(|topic| topic.id).collect();
+                let buried = buried(&known);
                 let mut maker = Maker {
                     rng: dice(plan.seed, number),
                     truth: &known,
@@ -312,22 +367,35 @@ async fn read_meanwhile(bootstrap: &str, plan: &Plan, truth: &SharedTruth) -> Re
     }
     let mut all = Outcome::default();
     while let Some(outcome) = workers.join_next().await {
-        let outcome = outcome??;
-        all.requests += outcome.requests;
-        all.findings.extend(outcome.findings);
+        all.add_all(outcome??);
     }
     Ok(all)
 }
 
+/// The topics that are gone.
+pub(crate) fn buried(truth: &Truth) -> Vec<TopicId> {
+    let buried = truth.topics.iter().filter(|topic| topic.deleted_at.is_some());
+    buried.map(|topic| topic.id).collect()
+}
+
 /// One worker.
-struct Reader {
-    direct: Connection,
-    through: Connection,
+pub(crate) struct Reader {
+    pub(crate) direct: Connection,
+    pub(crate) through: Connection,
     broker: Broker,
-    truth: SharedTruth,
+    pub(crate) truth: SharedTruth,
 }
 
 impl Reader {
+    fn to(bootstrap: &str, target: &Target, truth: &SharedTruth) -> Result<Self> {
+        Ok(Self {
+            direct: Connection::to(&bootstrap),
+            through: Connection::to(&target.address),
+            broker: Broker::at(bootstrap)?,
+            truth: Arc::clone(truth),
+        })
+    }
+
     async fn judge(&mut self, case: &Case, verdict: &mut Verdict) -> Result<()> {
         let mut at_once = case.clone();
         at_once.request.max_wait_ms = at_once.request.max_wait_ms.min(0);
@@ -349,15 +417,7 @@ impl Reader {
         verdict.one_more();
         self.catch_up(&through).await?;
         let truth = self.truth.read().await;
-        let before = |bound| through.sent_at.checked_sub(bound).unwrap_or(through.sent_at);
-        let trial = Trial {
-            truth: &truth,
-            case,
-            since: before(BOUND),
-            clean_since: before(COMPACTED_BOUND),
-            until: later.came_at,
-            is_through_the_cache: true,
-        };
+        let trial = trial(&truth, case, &through, &later);
         let mut findings = trial.whole(&asked_by(case), &through.response);
         findings.extend(trial.beside(&through, &[&earlier, &later]));
         verdict.note(case, &findings, &through, "while the topics change");
@@ -365,7 +425,7 @@ impl Reader {
     }
 
     /// Reads on where an answer tells more than is known.
-    async fn catch_up(&mut self, through: &Answered) -> Result<()> {
+    pub(crate) async fn catch_up(&mut self, through: &Answered) -> Result<()> {
         for (topic, data) in through.response.partitions() {
             let unknown = {
                 let truth = self.truth.read().await;
@@ -408,6 +468,19 @@ impl Reader {
             }
         }
         Ok(())
+    }
+}
+
+/// What was true longer ago than the bounds must have shown.
+pub(crate) fn trial<'t>(truth: &'t Truth, case: &'t Case, through: &Answered, later: &Answered) -> Trial<'t> {
+    let before = |bound| through.sent_at.checked_sub(bound).unwrap_or(through.sent_at);
+    Trial {
+        truth,
+        case,
+        since: before(BOUND),
+        clean_since: before(COMPACTED_BOUND),
+        until: later.came_at,
+        is_through_the_cache: true,
     }
 }
 

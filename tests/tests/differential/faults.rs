@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use kachet_core::wire::{
-    AbortedTransaction, BatchEntry, Batches, EpochEndOffset, FetchResponse, PartitionData, RecordBytes,
-    TaggedFields, TopicRef,
+    AbortedTransaction, BatchEntry, Batches, EpochEndOffset, FetchResponse, FetchableTopic, PartitionData,
+    RecordBytes, TaggedFields, TopicRef,
 };
 
 use crate::connection::Answered;
@@ -57,13 +57,17 @@ pub(crate) enum Fault {
     ForgetSession,
     /// A session's answer leaves out what has data.
     LeaveOutNews,
+    /// A session's answer leaves out what has an error.
+    LeaveOutErrors,
+    /// A session's answer tells of partitions that were forgotten.
+    RememberForgotten,
     AnswerEmptyAtOnce,
     Redirect,
 }
 
 impl Fault {
     /// Each with the rule by which it is to be found.
-    pub(crate) const ALL: [(Self, &'static str); 33] = [
+    pub(crate) const ALL: [(Self, &'static str); 34] = [
         (Self::FlipBit, "bytes (H27)"),
         (Self::OtherEpoch, "bytes (H27)"),
         (Self::DropFirstBatch, "contiguity (H11)"),
@@ -95,6 +99,7 @@ impl Fault {
         (Self::OtherSession, "sessions (H15)"),
         (Self::ForgetSession, "sessions (H15)"),
         (Self::LeaveOutNews, "sessions (H15)"),
+        (Self::LeaveOutErrors, "sessions (H15)"),
         (Self::AnswerEmptyAtOnce, "waiting (H14)"),
         (Self::Redirect, "shape"),
     ];
@@ -135,6 +140,10 @@ impl Injector {
                     .topics
                     .retain(|topic| topic.partitions.iter().all(|data| data.records_size_bytes() == 0));
             }
+            Fault::LeaveOutErrors if case.request.session_epoch > 0 => {
+                leave_out(response, |data| data.error_code != 0);
+            }
+            Fault::RememberForgotten => remember(case, response),
             Fault::SwapPartitions => swap(response),
             Fault::ServeEarlier => self.serve_earlier(response),
             _ => {
@@ -163,6 +172,28 @@ impl Injector {
             }
         }
     }
+}
+
+fn leave_out(response: &mut FetchResponse, what: impl Fn(&PartitionData) -> bool) {
+    for topic in &mut response.topics {
+        topic.partitions.retain(|data| !what(data));
+    }
+    response.topics.retain(|topic| !topic.partitions.is_empty());
+}
+
+fn remember(case: &Case, response: &mut FetchResponse) {
+    let forgotten = case.request.forgotten_topics.iter();
+    response.topics.extend(forgotten.map(|forgotten| {
+        FetchableTopic {
+            topic: forgotten.topic.clone(),
+            partitions: forgotten
+                .partitions
+                .iter()
+                .map(|index| PartitionData::error(*index, 3))
+                .collect(),
+            unknown_tags: TaggedFields::default(),
+        }
+    }));
 }
 
 fn swap(response: &mut FetchResponse) {

@@ -8,6 +8,7 @@ mod connection;
 mod contents;
 mod faults;
 mod judge;
+mod living_sessions;
 mod requests;
 mod sessions;
 mod topics;
@@ -30,12 +31,14 @@ use kachet_tests::kafka::{KafkaBroker, KafkaSettings, own_kafka, writer_for};
 use tokio::sync::OnceCell;
 
 use crate::campaign::{Outcome, Plan, Target, over_settled};
-use crate::changes::{BOUND, COMPACTED_BOUND, while_changing};
+use crate::changes::{BOUND, COMPACTED_BOUND, Counts, while_changing};
 use crate::faults::{Fault, Injector};
 use crate::truth::Truth;
 
 /// What a run of all tests judges; `cargo xtask differential` says otherwise.
 const REQUESTS: u64 = 4_000;
+/// Fetch sessions that go on while topics change, at least.
+const SESSIONS: u64 = 10;
 /// Too small for the topics, so that batches are evicted.
 const SMALL_CACHE_BYTES: u64 = 3 << 20;
 const LARGE_CACHE_BYTES: u64 = 64 << 20;
@@ -193,8 +196,14 @@ async fn every_way_to_go_wrong_is_found() -> Result<()> {
     Ok(())
 }
 
-/// Judges requests while topics change, with a proxy of such a bound.
-async fn changing(max_staleness: MaxStaleness, requests: u64, run: u64) -> Result<Option<Outcome>> {
+/// Judges requests while topics change, with a proxy of such a bound, and so many fetch sessions beside them at least.
+async fn changing(
+    max_staleness: MaxStaleness,
+    requests: u64,
+    run: u64,
+    sessions: u64,
+    injector: Option<Injector>,
+) -> Result<Option<(Outcome, Counts)>> {
     let Some(scene) = scene().await? else {
         return Ok(None);
     };
@@ -203,41 +212,65 @@ async fn changing(max_staleness: MaxStaleness, requests: u64, run: u64) -> Resul
         seed: setting("KACHET_DIFFERENTIAL_SEED", 1)?,
         numbers: numbers(requests)?,
         targets: vec![target(&proxy); 2],
-        injector: None,
+        injector,
     };
-    let (outcome, changes) = while_changing(&scene.kafka.bootstrap(), &plan, run).await?;
+    let (outcome, counts) = while_changing(&scene.kafka.bootstrap(), &plan, run, sessions).await?;
     let statistics = proxy.cache().statistics();
     println!(
-        "{} requests judged during {changes} changes, {} hits of {} lookups, {} findings",
+        "{} requests judged, {counts:?}, {} hits of {} lookups, {} findings",
         outcome.requests,
         statistics.hits,
         statistics.lookups,
         outcome.findings.len()
     );
     assert!(
-        statistics.lookups < 1_000 || (changes > 10 && statistics.hits > statistics.lookups / 20),
-        "{changes} changes, {statistics:?}"
+        statistics.lookups < 1_000 || (counts.changes > 10 && statistics.hits > statistics.lookups / 20),
+        "{counts:?}, {statistics:?}"
     );
-    Ok(Some(outcome))
+    Ok(Some((outcome, counts)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_changes_shows_through_the_proxy_within_the_bound() -> Result<()> {
     let requests = setting("KACHET_DIFFERENTIAL_REQUESTS", 3 * REQUESTS)? / 3;
-    let Some(outcome) = changing(MaxStaleness::Within(BOUND), requests, 1).await? else {
+    let bound = MaxStaleness::Within(BOUND);
+    let sessions = setting("KACHET_DIFFERENTIAL_SESSIONS", SESSIONS)?;
+    let Some((outcome, counts)) = changing(bound, requests, 1, sessions, None).await? else {
         return Ok(());
     };
     let told: Vec<String> = outcome.findings.into_iter().map(|(_, text)| text).collect();
     assert!(told.is_empty(), "{}", told.join("\n"));
+    let seen = counts.sessions;
+    let is_lively = counts.answers > 50 && seen.errors > 0 && seen.moved > 0 && seen.left_out > 0;
+    assert!(is_lively, "sessions in which nothing happened: {counts:?}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_that_never_asks_is_found_to_be_stale() -> Result<()> {
-    let Some(outcome) = changing(MaxStaleness::Forever, REQUESTS, 2).await? else {
+    let Some((outcome, _)) = changing(MaxStaleness::Forever, REQUESTS, 2, 0, None).await? else {
         return Ok(());
     };
     let by = |rule: &str| outcome.findings.iter().any(|(_, text)| text.contains(rule));
     assert!(by("stale (H") || by("watermarks (H10)"), "{:?}", outcome.findings);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_go_wrong_while_topics_change_are_found() -> Result<()> {
+    let faults = [
+        (Fault::LeaveOutErrors, "left out though the broker says error"),
+        (Fault::LeaveOutNews, "bytes fit into"),
+        (Fault::RememberForgotten, "was not asked for"),
+    ];
+    for (run, (fault, what)) in (3..).zip(faults) {
+        let injector = Some(Injector::of(fault));
+        let bound = MaxStaleness::Within(BOUND);
+        let Some((outcome, _)) = changing(bound, 0, run, 2 * SESSIONS, injector).await? else {
+            return Ok(());
+        };
+        let is_found = outcome.findings.iter().any(|(_, text)| text.contains(what));
+        assert!(is_found, "{fault:?} by `{what}`: {:?}", outcome.findings);
+    }
     Ok(())
 }

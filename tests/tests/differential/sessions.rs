@@ -17,10 +17,10 @@ type Told = (i64, i64);
 
 /// A session as its client sees it.
 #[derive(Clone, Debug, Default)]
-struct Session {
-    id: i32,
+pub(crate) struct Session {
+    pub(crate) id: i32,
     /// What is in it; with each the watermark and the log start that were told last.
-    partitions: Vec<(TopicRef, FetchPartition, Option<Told>)>,
+    pub(crate) partitions: Vec<(TopicRef, FetchPartition, Option<Told>)>,
 }
 
 /// What a step does.
@@ -38,7 +38,7 @@ enum Step {
 
 impl Session {
     /// As a broker does: what is named is added or changed, then what is to be forgotten is forgotten.
-    fn update(&mut self, request: &FetchRequest) {
+    pub(crate) fn update(&mut self, request: &FetchRequest) {
         for (topic, asked) in request.partitions() {
             let known = self
                 .partitions
@@ -58,7 +58,7 @@ impl Session {
         }
     }
 
-    fn asked(&self) -> AskedList {
+    pub(crate) fn asked(&self) -> AskedList {
         self.partitions
             .iter()
             .map(|(topic, asked, _)| (topic.clone(), asked.clone()))
@@ -66,7 +66,7 @@ impl Session {
     }
 
     /// Judges an answer that may leave out what is no news, and takes note of what it tells.
-    fn incremental(&mut self, trial: &Trial<'_>, response: &FetchResponse) -> Vec<Finding> {
+    pub(crate) fn incremental(&mut self, trial: &Trial<'_>, response: &FetchResponse) -> Vec<Finding> {
         if self.partitions.is_empty() {
             // The session is over, and the request stands for itself.
             return trial.whole(&asked_by(trial.case), response);
@@ -117,11 +117,22 @@ impl Session {
                 what.map(|what| finding("sessions (H15)", format!("{topic}/{}: {what}", asked.partition))),
             );
             if let Some(data) = data {
-                *told = (data.error_code == 0).then_some((data.high_watermark, data.log_start_offset));
+                *told = told_by(data);
             }
         }
         findings
     }
+
+    /// Takes note of what the first answer tells.
+    pub(crate) fn begin(&mut self, response: &FetchResponse) {
+        for (topic, asked, told) in &mut self.partitions {
+            *told = data_of(response, topic, asked.partition).and_then(told_by);
+        }
+    }
+}
+
+fn told_by(data: &PartitionData) -> Option<Told> {
+    (data.error_code == 0).then_some((data.high_watermark, data.log_start_offset))
 }
 
 fn said_twice(data: &PartitionData, told: Option<Told>) -> bool {
@@ -213,7 +224,7 @@ pub(crate) async fn episode(
 }
 
 /// One that every broker answers with a session: of something, and with limits that exist.
-fn first_case(maker: &mut Maker<'_>) -> Option<Case> {
+pub(crate) fn first_case(maker: &mut Maker<'_>) -> Option<Case> {
     let case = (0..50).map(|_| maker.case()).find(|case| {
         let request = &case.request;
         let zero = |topic: &FetchTopic| matches!(topic.topic, TopicRef::Id(id) if id.is_zero());
@@ -274,11 +285,7 @@ fn begun(
         ));
     }
     for (session, answered) in [(here, through), (there, direct)] {
-        for (topic, asked, told) in &mut session.partitions {
-            let data = data_of(&answered.response, topic, asked.partition);
-            let data = data.filter(|data| data.error_code == 0);
-            *told = data.map(|data| (data.high_watermark, data.log_start_offset));
-        }
+        session.begin(&answered.response);
     }
     findings
 }
@@ -318,10 +325,7 @@ fn next_step(maker: &mut Maker<'_>, before: &Case, session: &Session) -> (Step, 
         let case = first_case(maker).unwrap_or_else(|| before.clone());
         return (step, case);
     }
-    let mut request = maker.limits(version);
-    request.max_wait_ms = request.max_wait_ms.clamp(0, 5);
-    request.min_bytes = request.min_bytes.max(0);
-    request.max_bytes = request.max_bytes.max(0);
+    let mut request = limits(maker, version);
     let changes = if step == Step::Close {
         1
     } else {
@@ -342,21 +346,33 @@ fn next_step(maker: &mut Maker<'_>, before: &Case, session: &Session) -> (Step, 
             })
             .collect();
     } else if matches!(step, Step::GoOn) && maker.rng.u32(0..4) == 0 {
-        let in_session = FetchRequest {
-            topics: session
-                .partitions
-                .iter()
-                .map(|(topic, asked, _)| one(topic.clone(), asked.clone()))
-                .collect(),
-            ..FetchRequest::default()
-        };
-        request.forgotten_topics = maker.forgotten(&in_session);
+        request.forgotten_topics = maker.forgotten(&in_full(session));
     }
     (step, Case { version, request })
 }
 
+/// Those that exist, and short waits.
+pub(crate) fn limits(maker: &mut Maker<'_>, version: i16) -> FetchRequest {
+    let mut request = maker.limits(version);
+    request.max_wait_ms = request.max_wait_ms.clamp(0, 5);
+    request.min_bytes = request.min_bytes.max(0);
+    request.max_bytes = request.max_bytes.max(0);
+    request
+}
+
+/// A request that names all that is in a session.
+pub(crate) fn in_full(session: &Session) -> FetchRequest {
+    let partitions = session.partitions.iter();
+    FetchRequest {
+        topics: partitions
+            .map(|(topic, asked, _)| one(topic.clone(), asked.clone()))
+            .collect(),
+        ..FetchRequest::default()
+    }
+}
+
 /// Another offset of a partition of the session, or one more partition.
-fn change(maker: &mut Maker<'_>, version: i16, session: &Session) -> FetchTopic {
+pub(crate) fn change(maker: &mut Maker<'_>, version: i16, session: &Session) -> FetchTopic {
     let by_id = version >= FETCH_VERSION_TOPIC_IDS;
     let living: Vec<_> = maker
         .truth
@@ -387,7 +403,7 @@ fn change(maker: &mut Maker<'_>, version: i16, session: &Session) -> FetchTopic 
     one(name, asked)
 }
 
-fn one(topic: TopicRef, asked: FetchPartition) -> FetchTopic {
+pub(crate) fn one(topic: TopicRef, asked: FetchPartition) -> FetchTopic {
     FetchTopic {
         topic,
         partitions: vec![asked],

@@ -16,7 +16,7 @@
 //! | H13 emptiness | `read_through::topics::an_empty_topic_gives_nothing_and_keeps_nothing` |
 //! | H14 waiting | `waiting::a_partition_at_its_end_does_not_hold_back_a_cached_one` |
 //! | H15 sessions, H17 addresses, H18 versions, H19 rights | the tests of the proxy: `tests/proxy/`, `host-native/tests/proxy/` |
-//! | H16 the nearest replica | `nearest::records_come_from_the_replica_in_the_clients_rack` and what follows it |
+//! | H16 the nearest replica | `nearest::records_come_from_the_replica_in_the_clients_rack` and what follows it; `tests/tests/proxy/racks.rs` |
 //! | H20 quotas, H22 identity | a single broker cannot be made to show them: `host-native/tests/cache_layer/` |
 //! | H21 fills go on | `waiting::a_fill_is_kept_though_its_caller_has_gone` |
 //! | H23 fail open | `network::every_fault_of_the_network_ends_in_time_with_the_right_bytes_or_an_error`, `mounted/` |
@@ -28,6 +28,8 @@
 //!
 //! Leaders that die: `tests/leaders.rs`; leaders that move under load: `elections`.
 
+#[path = "../counting/mod.rs"]
+mod counting;
 mod deletion;
 mod elections;
 mod nearest;

@@ -1,72 +1,18 @@
 //! Reads from the replica in the client's own rack (KIP-392), and what a follower may not do to the cache.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use kachet::cache::Cache;
 use kachet::client::{Client, ClientSettings};
-use kachet::transport::{
-    ApiVersions, BrokerAddress, Request, Response, TcpSettings, TcpTransport, Transport, TransportError,
-};
+use kachet::transport::{BrokerAddress, Transport};
 use kachet_core::time::MaxStaleness;
 use kachet_tests::cluster::KafkaCluster;
 use kachet_tests::records;
 use tokio::time::sleep;
 
+use super::counting::Counting;
 use super::{BOUND, CACHE_BYTES, PATIENCE, cluster};
-
-/// Counts what each broker gives: fetches, and bytes of records.
-#[derive(Clone)]
-struct Counting {
-    tcp: TcpTransport,
-    given: Arc<Mutex<BTreeMap<u16, Given>>>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Given {
-    fetches: usize,
-    records_bytes: usize,
-}
-
-impl Counting {
-    fn new() -> Self {
-        let settings = TcpSettings {
-            request_timeout: Duration::from_secs(5),
-            ..TcpSettings::default()
-        };
-        Self {
-            tcp: TcpTransport::new(settings),
-            given: Arc::default(),
-        }
-    }
-
-    fn by(&self, port: u16) -> Given {
-        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        given.get(&port).copied().unwrap_or_default()
-    }
-}
-
-impl Transport for Counting {
-    async fn round_trip(&self, broker: &BrokerAddress, request: Request) -> Result<Response, TransportError> {
-        let response = self.tcp.round_trip(broker, request).await?;
-        if let Response::Fetch(response) = &response {
-            let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-            let given = given.entry(broker.port).or_default();
-            given.fetches += 1;
-            given.records_bytes += response
-                .partitions()
-                .map(|(_, data)| data.records_size_bytes())
-                .sum::<usize>();
-        }
-        Ok(response)
-    }
-
-    async fn api_versions(&self, broker: &BrokerAddress) -> Result<Arc<ApiVersions>, TransportError> {
-        self.tcp.api_versions(broker).await
-    }
-}
 
 /// Reads in rack 3 through a cache of so many bytes.
 fn in_rack_3(bootstrap: &str, size_limit_bytes: u64) -> Result<(Client<Cache<Counting>>, Counting)> {

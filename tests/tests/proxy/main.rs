@@ -2,8 +2,11 @@
 
 mod clients;
 mod cluster;
+#[path = "../counting/mod.rs"]
+mod counting;
 mod languages;
 mod logins;
+mod racks;
 mod slow;
 mod tools;
 

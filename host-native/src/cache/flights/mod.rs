@@ -9,6 +9,9 @@ mod answer;
 mod interleavings;
 mod key;
 mod nearby;
+mod nearest;
+mod part;
+mod rack;
 
 use std::sync::Arc;
 
@@ -22,6 +25,8 @@ use tracing::{Instrument, debug, debug_span};
 use self::answer::{Arrival, Asked, Awaited, land};
 use self::key::FlightKey;
 use self::nearby::Reaches;
+use self::part::{Brought, Part};
+pub(super) use self::rack::Rack;
 use super::names::is_by_name;
 use super::single_flight::runtime::{spawn, yield_now};
 use super::single_flight::{Boarding, Departure, Flight, Landed, Table};
@@ -279,34 +284,47 @@ impl<T: Transport, S: Storage + 'static> Inner<T, S> {
             departure,
         } = own;
         let asked_at = self.now();
-        let names = self.told_names.of_request(broker, &request);
-        let outcome = self.ask(broker, version, &request).await.map(Arc::new);
-        let Ok(response) = &outcome else {
-            return departure.land(outcome);
-        };
-        let response = Arc::clone(response);
-        let committed = request.isolation_level == READ_COMMITTED;
-        self.flights.reaches.learn(&keys, &response, committed);
-        let mut harvests = Harvest::gather(&request, &response, CRC32C);
-        for harvest in &mut harvests {
-            if self
-                .catalogue
-                .is_follower(broker, harvest.topic(), harvest.partition())
-            {
-                harvest.mark_of_follower();
-            }
+        let Brought { outcome, parts } = self.ask_nearest(broker, version, &request).await;
+        if let Ok(response) = &outcome {
+            let committed = request.isolation_level == READ_COMMITTED;
+            self.flights.reaches.learn(&keys, response, committed);
         }
         if !is_by_name(&request) || !self.knows_ids() {
-            self.absorb(harvests, asked_at).await;
+            for part in &parts {
+                self.absorb(self.harvests(part), asked_at).await;
+            }
             departure.land(outcome);
         } else {
             departure.land(outcome);
-            self.identify_harvests(broker, &names, &mut harvests).await;
-            self.absorb(harvests, asked_at).await;
+            for part in &parts {
+                let mut harvests = self.harvests(part);
+                self.identify_harvests(&part.broker, &part.names, &mut harvests)
+                    .await;
+                self.absorb(harvests, asked_at).await;
+            }
         }
+        drop(parts);
         // Whoever has waited goes on first: a task that is woken from here may have to run where this one does.
         yield_now().await;
         self.have_jobs_done_aside();
+    }
+
+    /// What a broker has given, to be kept.
+    fn harvests(&self, part: &Part) -> Vec<Harvest> {
+        let mut harvests = Harvest::gather(&part.request, &part.response, CRC32C);
+        if !part.unheard.is_empty() {
+            harvests.retain(|harvest| {
+                let place = (harvest.topic().clone(), harvest.partition());
+                !part.unheard.contains(&place)
+            });
+        }
+        for harvest in &mut harvests {
+            let (topic, partition) = (harvest.topic(), harvest.partition());
+            if part.is_of_follower || self.catalogue.is_follower(&part.broker, topic, partition) {
+                harvest.mark_of_follower();
+            }
+        }
+        harvests
     }
 
     /// One fetch upstream.

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args};
 use kachet::core::time::MaxStaleness;
 use kachet::proxy::{Limits, ProxySettings};
@@ -72,6 +72,10 @@ pub(crate) struct ProxyArguments {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value_t = false, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     trust_clients: bool,
+    /// The rack that the proxy runs in, as `client.rack` of Kafka's consumers: where brokers have a selector of replicas, what
+    /// is not cached is read from a replica in that rack. Without it, leaders are read
+    #[arg(long, value_name = "RACK", value_parser = NonEmptyStringValueParser::new())]
+    pub(super) rack: Option<String>,
     /// Where a status page, /metrics (for Prometheus), /health and /ready are served by HTTP; an address that only those
     /// who watch reach
     #[arg(long, value_name = "ADDRESS:PORT")]

@@ -88,7 +88,8 @@ pub(crate) async fn run(arguments: ProxyArguments) -> Result<(), Failure> {
     let cache = Cache::builder(TcpTransport::new(settings.tcp.clone()))
         .size_limit_bytes(arguments.size_limit.as_u64())
         .max_staleness(arguments.max_staleness)
-        .compacted_max_staleness(arguments.compacted_max_staleness);
+        .compacted_max_staleness(arguments.compacted_max_staleness)
+        .rack(arguments.rack.as_deref().unwrap_or_default());
     let admin = arguments
         .admin
         .map(|address| (address, arguments.origins.of("admin")));
