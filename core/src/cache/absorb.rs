@@ -8,9 +8,9 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
 
 use super::Cache;
+use super::positions::Positions;
 use crate::engine::{Inserted, NewBatch};
 use crate::freshness::{PartitionState, UNCONFIRMED_EPOCHS_LIMIT};
 use crate::identity::PartitionKey;
@@ -113,17 +113,20 @@ impl Harvest {
         if response.error_code != 0 {
             return Vec::new();
         }
-        let asked = request
-            .partitions()
-            .map(|(topic, asked)| ((topic, asked.partition), asked));
-        let mut asked: HashMap<_, _> = asked.collect();
+        let positions = Positions::of(
+            request
+                .partitions()
+                .map(|(topic, asked)| (topic, asked.partition)),
+        );
+        let mut asked: Vec<_> = request.partitions().map(|(_, asked)| Some(asked)).collect();
         let records = response
             .partitions()
             .map(|(_, data)| data.records_size_bytes() as u64);
         let response_bytes = records.sum();
         let mut harvests = Vec::new();
         for (topic, data) in response.partitions() {
-            let asked = asked.remove(&(topic, data.partition_index));
+            let position = positions.find(topic, data.partition_index);
+            let asked = position.and_then(|position| asked.get_mut(position)?.take());
             let mut harvest = Self::of_partition(topic, data, asked, crc32c);
             harvest.response_bytes = response_bytes;
             harvests.push(harvest);

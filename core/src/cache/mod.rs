@@ -21,6 +21,7 @@ mod memory;
 mod merge;
 mod names;
 mod plan;
+mod positions;
 mod restore;
 #[cfg(test)]
 mod tests;

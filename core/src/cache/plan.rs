@@ -3,11 +3,11 @@
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use hashbrown::HashSet;
 use smallvec::SmallVec;
 
 use super::Cache;
 use super::cold::{ColdRead, Warmed};
+use super::positions::Positions;
 use crate::engine::Partition;
 use crate::freshness::PartitionState;
 use crate::identity::PartitionKey;
@@ -273,10 +273,12 @@ fn names_one_twice(request: &FetchRequest) -> bool {
     if single(&request.topics) {
         return false;
     }
-    let mut seen = HashSet::new();
-    !request
-        .partitions()
-        .all(|(topic, asked)| seen.insert((topic, asked.partition)))
+    Positions::of(
+        request
+            .partitions()
+            .map(|(topic, asked)| (topic, asked.partition)),
+    )
+    .has_twice()
 }
 
 /// Upstream never opens a session for us (H15).
