@@ -52,9 +52,14 @@ const WASI_PROGRAM: Variant = Variant {
 };
 
 /// What browsers, Workers, Node and wasmtime have by now. In front of the component's encoding, not behind it.
-const WASM_OPT: [&str; 10] = [
+const WASM_OPT: [&str; 12] = [
     "-Oz",
     "--converge",
+    // What is called in one place is inlined only if it is small: code of many functions that are much alike repeats itself more, and
+    // repetition is what gzip takes out.
+    "--one-caller-inline-max-function-size=20",
+    // Rust puts the end of the stack at address 0, so nothing stands there that is ever pointed at.
+    "--low-memory-unused",
     "--enable-bulk-memory",
     "--enable-sign-ext",
     "--enable-nontrapping-float-to-int",
