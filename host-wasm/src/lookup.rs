@@ -39,7 +39,7 @@ pub struct Range {
 
 impl Range {
     /// The request that brings it.
-    fn request(&self, max_bytes: i32) -> FetchRequest {
+    pub(crate) fn request(&self, max_bytes: i32) -> FetchRequest {
         FetchRequest {
             max_bytes,
             isolation_level: i8::from(self.committed),

@@ -180,11 +180,23 @@ impl<R: SegmentReader> Cache<R> {
         if self.is_off() || !is_ordinary {
             return None;
         }
+        let hit = self.hit_uncounted(topic_id, asked, committed, now);
+        let hit_bytes = hit.as_ref().map_or(0, PartitionData::records_size_bytes);
+        self.count_lookups(1, hit.is_some().into(), hit_bytes as u64);
+        hit
+    }
+
+    /// The same for what is no lookup of a reader: nothing of it is counted, and what is asked has to be ordinary.
+    pub fn hit_uncounted(
+        &self,
+        topic_id: TopicId,
+        asked: &FetchPartition,
+        committed: bool,
+        now: Instant,
+    ) -> Option<PartitionData> {
         let warmed = Warmed::default();
         let mut walk = self.begin(asked.partition_max_bytes, committed, now, Reads::Planned(&warmed));
-        let hit = walk.hit(&TopicRef::Id(topic_id), asked);
-        self.count_lookups(1, walk.walked.hits, walk.walked.hit_bytes as u64);
-        hit
+        walk.hit(&TopicRef::Id(topic_id), asked)
     }
 
     fn begin<'a>(
