@@ -34,8 +34,8 @@ impl Lists {
 
     pub(super) fn get(&self, last_offset: i64) -> Option<&Arc<[Aborted]>> {
         let block = self.blocks.get(self.block_of(last_offset))?;
-        let (last, list) = block.get(position(block, last_offset))?;
-        (*last == last_offset).then_some(list)
+        let (end, list) = block.get(position(block, last_offset))?;
+        (*end == last_offset).then_some(list)
     }
 
     /// Takes a list in, in the place of the one before it.
