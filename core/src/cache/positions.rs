@@ -31,3 +31,28 @@ impl<'a> Positions<'a> {
         ((found.0, found.1) == (topic, partition)).then_some(found.2)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::TopicId;
+
+    #[test]
+    fn partitions_are_found_whatever_their_order_and_first_mentions_first() {
+        let [one, other] = [1, 2].map(|byte| TopicRef::Id(TopicId([byte; 16])));
+        let mentioned = [(&other, 7), (&one, 9), (&other, 3), (&one, 2), (&other, 7)];
+        let positions = Positions::of(mentioned.into_iter());
+        assert!(positions.has_twice());
+        for (topic, partition, expected) in [
+            (&other, 7, Some(0)),
+            (&one, 9, Some(1)),
+            (&other, 3, Some(2)),
+            (&one, 2, Some(3)),
+            (&one, 7, None),
+            (&other, 8, None),
+        ] {
+            assert_eq!(positions.find(topic, partition), expected, "{topic}/{partition}");
+        }
+        assert!(!Positions::of(mentioned.into_iter().take(4)).has_twice());
+    }
+}

@@ -210,5 +210,11 @@ mod tests {
             lists.remove(last);
         }
         assert!(lists.room() <= 100 * 8, "{}", lists.room());
+        let mut block = Lists::default();
+        for last in 0..64 {
+            block.insert(last, list(1));
+        }
+        block.remove_from(2);
+        assert!(block.room() <= 4, "{}", block.room());
     }
 }

@@ -65,3 +65,58 @@ impl AbortedWalk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::TaggedFields;
+
+    const TRANSACTIONAL: i16 = 0x10;
+    const MARKER: i16 = 0x30;
+    /// One record whose key says abort.
+    const ABORT: [u8; 11] = [20, 0, 0, 0, 8, 0, 0, 0, 0, 1, 0];
+
+    /// The header of a batch of one offset.
+    fn header(offset: i64, attributes: i16, producer_id: i64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(offset.to_be_bytes());
+        bytes.extend(49_i32.to_be_bytes());
+        bytes.extend([0, 0, 0, 0, 2, 0, 0, 0, 0]);
+        bytes.extend(attributes.to_be_bytes());
+        bytes.extend([0; 20]);
+        bytes.extend(producer_id.to_be_bytes());
+        bytes.extend([0; 6]);
+        bytes.extend(1_i32.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_transaction_counts_from_its_first_offset_to_its_marker() {
+        let listed = [(8, 20), (7, 30), (7, 10)].map(|(producer_id, first_offset)| AbortedTransaction {
+            producer_id,
+            first_offset,
+            unknown_tags: TaggedFields::default(),
+        });
+        let mut walk = AbortedWalk::new(Some(&listed));
+        let mut holds = |offset, attributes, producer_id| {
+            let bytes = header(offset, attributes, producer_id);
+            let batch = RecordBatch::parse(&bytes).unwrap();
+            if attributes == MARKER {
+                walk.pass_marker(&batch, &ABORT);
+                return false;
+            }
+            walk.holds(&batch)
+        };
+        assert!(!holds(9, TRANSACTIONAL, 7), "it has not begun");
+        assert!(holds(10, TRANSACTIONAL, 7));
+        assert!(!holds(11, 0, 7), "it is of no transaction");
+        assert!(!holds(12, TRANSACTIONAL, 8), "another producer's begins later");
+        assert!(holds(20, TRANSACTIONAL, 8));
+        assert!(!holds(21, MARKER, 7));
+        assert!(!holds(22, TRANSACTIONAL, 7), "it has ended");
+        assert!(holds(23, TRANSACTIONAL, 8), "another producer's goes on");
+        assert!(holds(30, TRANSACTIONAL, 7), "the next one has begun");
+        assert!(!holds(31, MARKER, 7));
+        assert!(!holds(32, TRANSACTIONAL, 7));
+    }
+}

@@ -48,7 +48,7 @@ const WASI_PROGRAM: Variant = Variant {
     what: "program for WASI",
     folder: "wasi",
     features: "",
-    limit_bytes: 192 * 1024,
+    limit_bytes: 194 * 1024,
 };
 
 /// What browsers, Workers, Node and wasmtime have by now. In front of the component's encoding, not behind it.
