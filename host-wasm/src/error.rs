@@ -2,8 +2,9 @@
 
 use core::fmt;
 
-use kachet_core::wire::codec::CodecError;
-use kachet_core::wire::{BatchError, DecodeError};
+use kachet_core::wire::DecodeError;
+
+use crate::records;
 
 /// Why a call failed. The cache is as usable after it as it was before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,38 +35,8 @@ pub enum Error {
         /// How long it may be, in bytes.
         limit_bytes: usize,
     },
-    /// A batch is not what Kafka writes.
-    Batch {
-        /// The partition.
-        partition: i32,
-        /// What is wrong.
-        source: BatchError,
-    },
-    /// A batch is of a format from before Kafka 0.11.
-    LegacyFormat {
-        /// The partition.
-        partition: i32,
-        /// Where it lies.
-        offset: i64,
-        /// Its format, 0 or 1.
-        magic: i8,
-    },
-    /// A batch cannot be decompressed.
-    Codec {
-        /// The partition.
-        partition: i32,
-        /// The first offset of the batch.
-        base_offset: i64,
-        /// What is wrong.
-        source: CodecError,
-    },
-    /// The broker gave an error in the place of records.
-    Broker {
-        /// The partition, −1 if the error is of the whole response.
-        partition: i32,
-        /// Kafka's code of the error.
-        error_code: i16,
-    },
+    /// Records cannot be read.
+    Records(records::Error),
     /// Bytes are no snapshot, or a damaged one.
     Snapshot {
         /// What would have been right.
@@ -98,10 +69,7 @@ impl Error {
             Self::Response(_) => "MALFORMED_RESPONSE",
             Self::CorrelationId { .. } => "CORRELATION_MISMATCH",
             Self::TooLong { .. } => "TOO_LONG",
-            Self::Batch { .. } => "MALFORMED_BATCH",
-            Self::LegacyFormat { .. } => "LEGACY_FORMAT",
-            Self::Codec { .. } => "CODEC",
-            Self::Broker { .. } => "BROKER",
+            Self::Records(source) => source.code(),
             Self::Snapshot { .. } => "MALFORMED_SNAPSHOT",
             Self::SnapshotVersion { .. } => "SNAPSHOT_VERSION",
             Self::SnapshotCluster => "SNAPSHOT_CLUSTER",
@@ -135,34 +103,7 @@ impl fmt::Display for Error {
                     "the {message} takes {size_bytes} bytes, the settings allow {limit_bytes}"
                 )
             }
-            Self::Batch { partition, source } => write!(f, "partition {partition}: {source}"),
-            Self::LegacyFormat {
-                partition,
-                offset,
-                magic,
-            } => write!(
-                f,
-                "partition {partition}: the message at offset {offset} is of format {magic}, only 2 is read"
-            ),
-            Self::Codec {
-                partition,
-                base_offset,
-                source,
-            } => write!(
-                f,
-                "partition {partition}, batch at offset {base_offset}: {source}"
-            ),
-            Self::Broker {
-                partition: -1,
-                error_code,
-            } => write!(f, "the broker answered with error {error_code}"),
-            Self::Broker {
-                partition,
-                error_code,
-            } => write!(
-                f,
-                "partition {partition}: the broker answered with error {error_code}"
-            ),
+            Self::Records(source) => source.fmt(f),
             Self::Snapshot { expected } => write!(f, "this is no whole snapshot: {expected}"),
             Self::SnapshotVersion { version } => {
                 write!(f, "the snapshot is of version {version}; take a new one")
@@ -175,3 +116,9 @@ impl fmt::Display for Error {
 }
 
 impl core::error::Error for Error {}
+
+impl From<records::Error> for Error {
+    fn from(source: records::Error) -> Self {
+        Self::Records(source)
+    }
+}

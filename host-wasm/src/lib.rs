@@ -48,9 +48,10 @@ pub mod frame;
 mod javascript;
 mod lookup;
 mod module;
-pub mod records;
 pub mod snapshot;
 mod topic;
+
+pub use kachet_wasm_records as records;
 
 pub use self::cache::{CachedPart, EmbeddedCache, Planned, Settings};
 pub use self::clock::Moment;

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::frame::decode_response;
 #[cfg(any(feature = "javascript", feature = "component"))]
 use crate::frame::{RequestFrame, RequestHeader};
-use crate::records::{Block, Wanted};
+use crate::records::{self, Block, Wanted};
 
 /// How many bytes of batches one step of a range takes at most, unless the first batch is larger.
 const STEP_BYTES: i32 = 1 << 20;
@@ -39,7 +39,7 @@ pub struct Range {
 
 impl Range {
     /// The request that brings it.
-    fn request(&self, max_bytes: i32) -> FetchRequest {
+    pub(crate) fn request(&self, max_bytes: i32) -> FetchRequest {
         FetchRequest {
             max_bytes,
             isolation_level: i8::from(self.committed),
@@ -123,10 +123,11 @@ impl EmbeddedCache {
         within("response", frame.len(), self.settings.response_limit_bytes)?;
         let response = decode_response(frame, version, correlation_id)?;
         if response.error_code != 0 {
-            return Err(Error::Broker {
-                partition: -1,
-                error_code: response.error_code,
-            });
+            let (partition, error_code) = (-1, response.error_code);
+            return Err(Error::Records(records::Error::Broker {
+                partition,
+                error_code,
+            }));
         }
         let topic = TopicRef::Id(range.topic_id);
         let mut block = Block::default();

@@ -20,14 +20,15 @@ use kachet_core::cache::Harvest;
 use kachet_core::identity::PartitionKey;
 use kachet_core::time::MaxStaleness;
 use kachet_core::wire::{
-    BatchEntry, Batches, FETCH_VERSION_MAX, FetchPartition, FetchRequest, FetchTopic, PartitionData,
-    TaggedFields, TopicRef,
+    BatchEntry, Batches, FETCH_VERSION_MAX, FetchPartition, FetchRequest, PartitionData, TaggedFields,
+    TopicRef,
 };
 
 use crate::cache::{CRC32C, EmbeddedCache};
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::frame::{RequestFrame, RequestHeader, decode_response, encode_response};
+use crate::lookup::Range;
 
 const MAGIC: &[u8; 8] = b"KCHTSNAP";
 const VERSION: u8 = 1;
@@ -121,27 +122,21 @@ impl EmbeddedCache {
 
     /// What the cache answers from `offset` on: to readers of committed data if it can, because that tells all that is known.
     fn run(&self, key: PartitionKey, offset: i64, now: Moment) -> Option<(FetchRequest, PartitionData, i64)> {
-        [1, 0].into_iter().find_map(|isolation_level| {
-            let request = FetchRequest {
-                max_bytes: PART_BYTES,
-                isolation_level,
-                topics: Vec::from([FetchTopic {
-                    topic: TopicRef::Id(key.topic_id),
-                    partitions: Vec::from([FetchPartition::new(key.partition, offset, PART_BYTES)]),
-                    unknown_tags: TaggedFields::default(),
-                }]),
-                ..FetchRequest::default()
-            };
-            let response = self.core.replan(request.clone(), now.instant()).into_response()?;
-            let data = response
-                .topics
-                .into_iter()
-                .next()?
-                .partitions
-                .into_iter()
-                .next()?;
+        [true, false].into_iter().find_map(|committed| {
+            let asked = FetchPartition::new(key.partition, offset, PART_BYTES);
+            let data = self
+                .core
+                .hit_uncounted(key.topic_id, &asked, committed, now.instant())?;
             let last = last_offset(&data).filter(|last| *last >= offset)?;
-            Some((request, data, last.saturating_add(1)))
+            let range = Range {
+                topic_id: key.topic_id,
+                partition: key.partition,
+                offset,
+                count_limit: 0,
+                size_limit_bytes: 0,
+                committed,
+            };
+            Some((range.request(PART_BYTES), data, last.saturating_add(1)))
         })
     }
 

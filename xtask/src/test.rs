@@ -20,8 +20,8 @@ pub(crate) struct Wanted {
     pub(crate) all: bool,
 }
 
-/// The optional features of the core: one for each codec, the tests of storages, and records as JSON.
-const CORE_FEATURES: [&str; 6] = ["conformance", "gzip", "json", "lz4", "snappy", "zstd"];
+/// The optional features of the core: one for each codec, topic names, the tests of storages, and records as JSON.
+const CORE_FEATURES: [&str; 7] = ["conformance", "gzip", "json", "lz4", "names", "snappy", "zstd"];
 
 /// Runs every step; says whether none failed.
 pub(crate) fn run(wanted: &Wanted) -> bool {

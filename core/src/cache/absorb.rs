@@ -4,13 +4,12 @@
 //! large: what waits to be written then holds no more than twice its size in memory. Else it is copied out as well (H26).
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
 
 use super::Cache;
+use super::positions::Positions;
 use crate::engine::{Inserted, NewBatch};
 use crate::freshness::{PartitionState, UNCONFIRMED_EPOCHS_LIMIT};
 use crate::identity::PartitionKey;
@@ -46,7 +45,8 @@ pub struct Harvest {
     leader_epoch: i32,
     /// Whether a follower said so, whose watermarks may be older than those that are known (H7, H10).
     is_of_follower: bool,
-    batches: VecDeque<Gathered>,
+    /// The next one is the last of them.
+    batches: Vec<Gathered>,
     /// The records of the whole response, in bytes: what a slice of it holds in memory.
     response_bytes: u64,
     rejected: u64,
@@ -113,17 +113,20 @@ impl Harvest {
         if response.error_code != 0 {
             return Vec::new();
         }
-        let asked = request
-            .partitions()
-            .map(|(topic, asked)| ((topic, asked.partition), asked));
-        let mut asked: HashMap<_, _> = asked.collect();
+        let positions = Positions::of(
+            request
+                .partitions()
+                .map(|(topic, asked)| (topic, asked.partition)),
+        );
+        let mut asked: Vec<_> = request.partitions().map(|(_, asked)| Some(asked)).collect();
         let records = response
             .partitions()
             .map(|(_, data)| data.records_size_bytes() as u64);
         let response_bytes = records.sum();
         let mut harvests = Vec::new();
         for (topic, data) in response.partitions() {
-            let asked = asked.remove(&(topic, data.partition_index));
+            let position = positions.find(topic, data.partition_index);
+            let asked = position.and_then(|position| asked.get_mut(position)?.take());
             let mut harvest = Self::of_partition(topic, data, asked, crc32c);
             harvest.response_bytes = response_bytes;
             harvests.push(harvest);
@@ -145,7 +148,7 @@ impl Harvest {
             },
             leader_epoch: asked.map_or(-1, |asked| asked.current_leader_epoch),
             is_of_follower: false,
-            batches: VecDeque::new(),
+            batches: Vec::new(),
             response_bytes: 0,
             rejected: 0,
             errors: 0,
@@ -155,6 +158,7 @@ impl Harvest {
             // A follower's redirect and a diverging epoch exclude data (H16, H8).
             (Some(asked), Some(records)) if data.error_code == 0 && data.diverging_epoch.is_none() => {
                 harvest.gather_batches(records, asked.fetch_offset, crc32c);
+                harvest.batches.reverse();
             }
             (None, _) => harvest.errors += 1,
             _ => {}
@@ -185,7 +189,7 @@ impl Harvest {
                 self.rejected += 1;
                 return;
             }
-            self.batches.push_back(Gathered {
+            self.batches.push(Gathered {
                 bytes: bytes.slice_ref(batch.as_bytes()),
                 span,
                 covers,
@@ -248,9 +252,9 @@ impl<R: SegmentReader> Cache<R> {
                 may_be_held: self.may_be_held(&key, harvest),
             };
         }
-        while let Some(batch) = harvest.batches.pop_front() {
+        while let Some(batch) = harvest.batches.pop() {
             if self.keep(key, &batch, harvest, asked_at) == Inserted::NeedsRoom {
-                harvest.batches.push_front(batch);
+                harvest.batches.push(batch);
                 if !self.waits_on(harvest) {
                     continue;
                 }
@@ -305,7 +309,7 @@ impl<R: SegmentReader> Cache<R> {
         let may_wait = *waited <= 16 + 5 * self.engine.segments();
         if !may_wait {
             *waited = 0;
-            harvest.batches.pop_front();
+            harvest.batches.pop();
             self.counters.rejected.add(1);
         }
         may_wait

@@ -72,11 +72,13 @@ impl MemoryCache {
     }
 
     /// See [`Cache::learn_topic`].
+    #[cfg(feature = "names")]
     pub fn learn_topic(&mut self, name: &WireStr, topic_id: TopicId, asked_at: Instant) {
         self.settled(|cache| cache.learn_topic(name, topic_id, asked_at));
     }
 
     /// See [`Cache::forget_name`].
+    #[cfg(feature = "names")]
     pub fn forget_name(&mut self, name: &WireStr) {
         self.settled(|cache| cache.forget_name(name));
     }

@@ -3,9 +3,8 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use hashbrown::HashMap;
-
 use super::plan::{Outcome, Plan};
+use super::positions::Positions;
 use crate::wire::{
     BatchEntry, Batches, Chunks, DecodeError, FetchResponse, FetchTopic, FetchableTopic, PartitionData,
     RecordBytes, TaggedFields, TopicRef,
@@ -49,7 +48,8 @@ impl Plan {
         if upstream.error_code != 0 {
             return upstream;
         }
-        let mut answered = by_identity(mem::take(&mut upstream.topics));
+        let mut upstream_topics = mem::take(&mut upstream.topics);
+        let mut answered = Answered::of(&mut upstream_topics);
         let mut room = ResponseRoom::new(planned.limits.max_bytes);
         let mut hits = planned.hits.into_iter();
         let mut late = Vec::new();
@@ -76,13 +76,13 @@ fn merge_topic(
         topic, partitions, ..
     }: FetchTopic,
     hits: &mut impl Iterator<Item = Option<PartitionData>>,
-    answered: &mut Answered,
+    answered: &mut Answered<'_>,
     room: &mut ResponseRoom,
 ) -> (FetchableTopic, Option<FetchableTopic>) {
     let (mut answers, mut failed) = (Vec::new(), Vec::new());
     for asked in partitions {
         // One that upstream leaves out is left out here: there is nothing true to say of it.
-        let upstream = || answered.remove(&(topic.clone(), asked.partition));
+        let upstream = || answered.take(&topic, asked.partition);
         let Some(mut data) = hits.next().flatten().or_else(upstream) else {
             continue;
         };
@@ -103,19 +103,35 @@ fn merge_topic(
 }
 
 /// Upstream's partitions by identity and not by position (H22).
-type Answered = HashMap<(TopicRef, i32), PartitionData>;
+struct Answered<'a> {
+    positions: Positions<'a>,
+    data: Vec<Option<PartitionData>>,
+}
 
-/// Of a partition that is mentioned twice the first mention counts.
-fn by_identity(topics: Vec<FetchableTopic>) -> Answered {
-    let mut answered = Answered::new();
-    for topic in topics {
-        for data in topic.partitions {
-            answered
-                .entry((topic.topic.clone(), data.partition_index))
-                .or_insert(data);
+impl<'a> Answered<'a> {
+    /// Takes the partitions out of `topics`.
+    fn of(topics: &'a mut [FetchableTopic]) -> Self {
+        let (mut identities, mut answers) = (Vec::new(), Vec::new());
+        for FetchableTopic {
+            topic, partitions, ..
+        } in topics
+        {
+            for data in mem::take(partitions) {
+                identities.push((&*topic, data.partition_index));
+                answers.push(Some(data));
+            }
+        }
+        Self {
+            positions: Positions::of(identities.into_iter()),
+            data: answers,
         }
     }
-    answered
+
+    /// What upstream gave of a partition; of one that is mentioned twice the first mention counts.
+    fn take(&mut self, topic: &TopicRef, partition: i32) -> Option<PartitionData> {
+        let position = self.positions.find(topic, partition)?;
+        self.data.get_mut(position)?.take()
+    }
 }
 
 /// Keeps an answer that is put together from several within its limits, partition by partition in request order.

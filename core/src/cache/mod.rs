@@ -19,11 +19,15 @@ mod coverage;
 mod invalidate;
 mod memory;
 mod merge;
+#[cfg(feature = "names")]
 mod names;
 mod plan;
+mod positions;
 mod restore;
 #[cfg(test)]
 mod tests;
+#[cfg(not(feature = "names"))]
+mod unnamed;
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -39,14 +43,17 @@ pub use crate::engine::{Done, Job};
 pub use crate::freshness::{EpochEnd, Evidence};
 use bytes::Bytes;
 
+#[cfg(feature = "names")]
 use self::names::Names;
+#[cfg(not(feature = "names"))]
+use self::unnamed::Names;
 use crate::engine::Engine;
 use crate::identity::PartitionKey;
 use crate::offset::OffsetSpan;
 use crate::statistics::{Counters, Statistics};
 use crate::storage::SegmentReader;
 use crate::time::{Instant, MaxStaleness};
-use crate::wire::{Crc32c, RecordBatch, WireStr};
+use crate::wire::{Crc32c, RecordBatch, TopicRef, WireStr};
 
 /// How a cache behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -266,6 +273,15 @@ impl<R: SegmentReader> Cache<R> {
             }
             _ => Duration::ZERO,
         }
+    }
+
+    /// The key of a partition that a request names; `None` for the zero id (H28) and for a name whose id is not known.
+    fn key(&self, topic: &TopicRef, partition: i32, now: Instant) -> Option<PartitionKey> {
+        let topic_id = match topic {
+            TopicRef::Id(id) => Some(*id).filter(|id| !id.is_zero()),
+            TopicRef::Name(name) => self.names.current(name, now, self.settings.max_staleness),
+        };
+        topic_id.map(|topic_id| PartitionKey { topic_id, partition })
     }
 
     /// Which offsets of a partition are cached, as runs in ascending order.

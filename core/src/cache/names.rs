@@ -10,9 +10,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::Cache;
-use crate::identity::PartitionKey;
 use crate::storage::SegmentReader;
-use crate::time::Instant;
+use crate::time::{Instant, MaxStaleness};
 use crate::wire::{TopicId, TopicRef, WireStr};
 
 /// Topic names that are remembered at most; beyond it the oldest answer is asked again.
@@ -42,6 +41,18 @@ impl Names {
         self.0.get(name).map(|alias| alias.topic_id)
     }
 
+    /// If what was learned still counts.
+    pub(super) fn current(
+        &self,
+        name: &WireStr,
+        now: Instant,
+        max_staleness: MaxStaleness,
+    ) -> Option<TopicId> {
+        let alias = self.0.get(name)?;
+        let counts = max_staleness.allows(alias.learned_at, now);
+        counts.then_some(alias.topic_id)
+    }
+
     fn make_room(&mut self) {
         if self.0.len() >= NAMES_LIMIT
             && let Some(oldest) = self.0.iter().min_by_key(|(_, alias)| alias.learned_at)
@@ -59,8 +70,10 @@ impl<R: SegmentReader> Cache<R> {
         topics: impl Iterator<Item = &'r TopicRef>,
         now: Instant,
     ) -> Vec<WireStr> {
+        let max_staleness = self.settings.max_staleness;
+        let is_unknown = |name| self.names.current(name, now, max_staleness).is_none();
         let unresolved = |topic: &'r TopicRef| match topic {
-            TopicRef::Name(name) if self.topic_id_of(name, now).is_none() => Some(name.clone()),
+            TopicRef::Name(name) if is_unknown(name) => Some(name.clone()),
             _ => None,
         };
         topics.filter_map(unresolved).collect()
@@ -96,23 +109,5 @@ impl<R: SegmentReader> Cache<R> {
         if let Some(alias) = self.names.0.remove(name) {
             self.forget_topic(alias.topic_id);
         }
-    }
-
-    fn topic_id_of(&self, name: &WireStr, now: Instant) -> Option<TopicId> {
-        let alias = self.names.0.get(name)?;
-        let max_staleness = self.settings.max_staleness;
-        max_staleness
-            .allows(alias.learned_at, now)
-            .then_some(alias.topic_id)
-    }
-
-    /// The key of a partition that a request names; `None` for the zero id (H28) and for a name whose id is
-    /// not known.
-    pub(super) fn key(&self, topic: &TopicRef, partition: i32, now: Instant) -> Option<PartitionKey> {
-        let topic_id = match topic {
-            TopicRef::Id(id) => Some(*id).filter(|id| !id.is_zero()),
-            TopicRef::Name(name) => self.topic_id_of(name, now),
-        };
-        topic_id.map(|topic_id| PartitionKey { topic_id, partition })
     }
 }

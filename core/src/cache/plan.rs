@@ -3,11 +3,11 @@
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use hashbrown::HashSet;
 use smallvec::SmallVec;
 
 use super::Cache;
 use super::cold::{ColdRead, Warmed};
+use super::positions::Positions;
 use crate::engine::Partition;
 use crate::freshness::PartitionState;
 use crate::identity::PartitionKey;
@@ -180,11 +180,23 @@ impl<R: SegmentReader> Cache<R> {
         if self.is_off() || !is_ordinary {
             return None;
         }
+        let hit = self.hit_uncounted(topic_id, asked, committed, now);
+        let hit_bytes = hit.as_ref().map_or(0, PartitionData::records_size_bytes);
+        self.count_lookups(1, hit.is_some().into(), hit_bytes as u64);
+        hit
+    }
+
+    /// The same for what is no lookup of a reader: nothing of it is counted, and what is asked has to be ordinary.
+    pub fn hit_uncounted(
+        &self,
+        topic_id: TopicId,
+        asked: &FetchPartition,
+        committed: bool,
+        now: Instant,
+    ) -> Option<PartitionData> {
         let warmed = Warmed::default();
         let mut walk = self.begin(asked.partition_max_bytes, committed, now, Reads::Planned(&warmed));
-        let hit = walk.hit(&TopicRef::Id(topic_id), asked);
-        self.count_lookups(1, walk.walked.hits, walk.walked.hit_bytes as u64);
-        hit
+        walk.hit(&TopicRef::Id(topic_id), asked)
     }
 
     fn begin<'a>(
@@ -273,10 +285,12 @@ fn names_one_twice(request: &FetchRequest) -> bool {
     if single(&request.topics) {
         return false;
     }
-    let mut seen = HashSet::new();
-    !request
-        .partitions()
-        .all(|(topic, asked)| seen.insert((topic, asked.partition)))
+    Positions::of(
+        request
+            .partitions()
+            .map(|(topic, asked)| (topic, asked.partition)),
+    )
+    .has_twice()
 }
 
 /// Upstream never opens a session for us (H15).

@@ -224,11 +224,13 @@ impl<R: SegmentReader> Engine<R> {
         let is_sealing = matches!(segment.stage, Stage::Sealing(_));
         let id = segment.id;
         let task = segment.tail_mut().and_then(|tail| tail.next_write(is_sealing));
-        self.jobs.extend(task.map(|task| Job {
-            slot,
-            segment: id,
-            task,
-        }));
+        if let Some(task) = task {
+            self.jobs.push_back(Job {
+                slot,
+                segment: id,
+                task,
+            });
+        }
     }
 
     /// Has an open segment written once enough has come together, and sealed once it is full.

@@ -15,11 +15,11 @@ mod entry;
 mod epochs;
 mod guess;
 mod keys;
+mod lists;
 #[cfg(test)]
 mod tests;
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -27,8 +27,9 @@ use self::chunk::{CHUNK_ENTRIES, Chunk};
 use self::entry::Entry;
 pub(crate) use self::entry::{HitMark, IndexedBatch, KnownAt, Location};
 use self::guess::Guess;
+use self::lists::Lists;
 use crate::offset::OffsetSpan;
-use crate::transactions::{Aborted, AbortedInBatch, AbortedState};
+use crate::transactions::{AbortedInBatch, AbortedState};
 
 /// Memory that a batch takes in the index, in bytes: 38 in a full chunk, 46 as chunks fill in practice.
 pub(crate) const BATCH_INDEX_BYTES: usize = 48;
@@ -49,7 +50,7 @@ pub(crate) struct PartitionIndex {
     guess: Guess,
     len: usize,
     /// The lists of batches that aborted transactions touch, by the batch's last offset.
-    aborted: BTreeMap<i64, Arc<[Aborted]>>,
+    aborted: Lists,
 }
 
 /// Where an entry stands.
@@ -168,7 +169,7 @@ impl PartitionIndex {
             AbortedState::Unknown | AbortedState::Forgotten { .. } => AbortedInBatch::Unknown,
             AbortedState::Plain => AbortedInBatch::Plain,
             AbortedState::Known { count: 0 } => AbortedInBatch::None,
-            AbortedState::Known { .. } => match self.aborted.get(&batch.covers.last()) {
+            AbortedState::Known { .. } => match self.aborted.get(batch.covers.last()) {
                 Some(list) => AbortedInBatch::Some(Arc::clone(list)),
                 None => AbortedInBatch::Unknown,
             },
@@ -367,7 +368,7 @@ impl PartitionIndex {
         self.note_last(place.chunk);
         self.join_small(place.chunk);
         self.len -= 1;
-        self.aborted.remove(&last_offset);
+        self.aborted.remove(last_offset);
         Some(batch)
     }
 
@@ -422,7 +423,7 @@ impl PartitionIndex {
         self.count_out(&gone, &mut removed);
         self.give_room_back();
         self.directory_changed();
-        self.aborted.split_off(&offset);
+        self.aborted.remove_from(offset);
     }
 
     /// Removes every batch that ends before `offset`, and tells of each. One that `offset` lies in stays, because
@@ -447,7 +448,7 @@ impl PartitionIndex {
         }
         self.give_room_back();
         self.directory_changed();
-        self.aborted = self.aborted.split_off(&offset);
+        self.aborted.remove_below(offset);
     }
 
     fn count_out(&mut self, gone: &[Chunk], removed: &mut impl FnMut(&IndexedBatch)) {

@@ -5,7 +5,6 @@ use core::mem;
 use core::ops::Range;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
 
 use super::{Operation, SegmentId, SegmentReader, Storage, StorageError, StorageErrorKind, StoredSegment};
 
@@ -16,7 +15,8 @@ use super::{Operation, SegmentId, SegmentReader, Storage, StorageError, StorageE
 /// and with it whatever the piece is a slice of (H26).
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
-    segments: HashMap<SegmentId, Held>,
+    /// By number.
+    segments: Vec<(SegmentId, Held)>,
 }
 
 #[derive(Debug)]
@@ -51,10 +51,16 @@ impl MemoryStorage {
         Self::default()
     }
 
+    /// Where a segment stands, or is to be inserted, which mostly is behind all others: numbers are given in ascending order.
+    fn place(&self, segment: SegmentId) -> Result<usize, usize> {
+        self.segments.binary_search_by_key(&segment, |(id, _)| *id)
+    }
+
     fn held(&mut self, operation: Operation, segment: SegmentId) -> Result<&mut Held, StorageError> {
-        let kind = StorageErrorKind::NotFound;
-        let held = self.segments.get_mut(&segment);
-        held.ok_or_else(|| error(operation, segment, kind))
+        let place = self.place(segment).ok();
+        let held = place.and_then(|place| self.segments.get_mut(place));
+        held.map(|(_, held)| held)
+            .ok_or_else(|| error(operation, segment, StorageErrorKind::NotFound))
     }
 }
 
@@ -78,14 +84,14 @@ impl Storage for MemoryStorage {
     }
 
     async fn create(&mut self, segment: SegmentId) -> Result<(), StorageError> {
-        if self.segments.contains_key(&segment) {
+        let Err(place) = self.place(segment) else {
             return Err(error(Operation::Create, segment, StorageErrorKind::Exists));
-        }
+        };
         let empty = Held {
             pieces: Vec::new(),
             is_sealed: false,
         };
-        self.segments.insert(segment, empty);
+        self.segments.insert(place, (segment, empty));
         Ok(())
     }
 
@@ -111,7 +117,9 @@ impl Storage for MemoryStorage {
     }
 
     async fn remove(&mut self, segment: SegmentId) -> Result<(), StorageError> {
-        self.segments.remove(&segment);
+        if let Ok(place) = self.place(segment) {
+            self.segments.remove(place);
+        }
         Ok(())
     }
 }

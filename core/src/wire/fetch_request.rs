@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::error::{DecodeError, DecodeErrorKind};
-use super::reader::{Decoded, Reader};
+use super::reader::Reader;
 use super::tagged::TaggedFields;
 use super::types::{TopicId, TopicRef, WireStr};
 use super::writer::{Chunks, Writer};
@@ -149,7 +149,7 @@ pub struct ReplicaState {
 }
 
 /// Whether messages of this version are flexible, or an error if the version is not spoken here.
-pub(super) fn check_version(field: &'static str, version: i16) -> Decoded<bool> {
+pub(super) fn check_version(field: &'static str, version: i16) -> Result<bool, DecodeError> {
     if (FETCH_VERSION_MIN..=FETCH_VERSION_MAX).contains(&version) {
         return Ok(version >= FETCH_VERSION_FLEXIBLE);
     }
@@ -160,11 +160,11 @@ pub(super) fn check_version(field: &'static str, version: i16) -> Decoded<bool> 
     })
 }
 
-pub(super) fn read_topic_ref(reader: &mut Reader, version: i16) -> Decoded<TopicRef> {
-    if version >= FETCH_VERSION_TOPIC_IDS {
-        reader.topic_id("TopicId").map(TopicRef::Id)
+pub(super) fn read_topic_ref(reader: &mut Reader) -> TopicRef {
+    if reader.version() >= FETCH_VERSION_TOPIC_IDS {
+        TopicRef::Id(reader.topic_id("TopicId"))
     } else {
-        reader.string("Topic").map(TopicRef::Name)
+        TopicRef::Name(reader.string("Topic"))
     }
 }
 
@@ -182,38 +182,38 @@ pub(super) fn write_topic_ref(writer: &mut Writer<'_>, topic: &TopicRef, version
 impl FetchRequest {
     /// Decodes the body of a request. Bytes left over behind it are ignored, as brokers do.
     pub fn decode(body: Bytes, version: i16) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body, check_version("FetchRequest", version)?);
+        check_version("FetchRequest", version)?;
+        let mut reader = Reader::new(body, version);
         let r = &mut reader;
         let mut request = Self {
-            replica_id: if version <= 14 { r.i32("ReplicaId")? } else { -1 },
-            max_wait_ms: r.i32("MaxWaitMs")?,
-            min_bytes: r.i32("MinBytes")?,
-            max_bytes: r.i32("MaxBytes")?,
-            isolation_level: r.i8("IsolationLevel")?,
+            replica_id: if version <= 14 { r.i32("ReplicaId") } else { -1 },
+            max_wait_ms: r.i32("MaxWaitMs"),
+            min_bytes: r.i32("MinBytes"),
+            max_bytes: r.i32("MaxBytes"),
+            isolation_level: r.i8("IsolationLevel"),
             ..Self::default()
         };
         if version >= 7 {
-            request.session_id = r.i32("SessionId")?;
-            request.session_epoch = r.i32("SessionEpoch")?;
+            request.session_id = r.i32("SessionId");
+            request.session_epoch = r.i32("SessionEpoch");
         }
         let topic_min_bytes = if version >= FETCH_VERSION_TOPIC_IDS { 18 } else { 3 };
-        request.topics = r.vec("Topics", topic_min_bytes, |r| FetchTopic::read(r, version))?;
+        request.topics = r.vec("Topics", topic_min_bytes, FetchTopic::read);
         if version >= 7 {
-            request.forgotten_topics = r.vec("ForgottenTopicsData", topic_min_bytes, |r| {
-                ForgottenTopic::read(r, version)
-            })?;
+            request.forgotten_topics = r.vec("ForgottenTopicsData", topic_min_bytes, ForgottenTopic::read);
         }
         if version >= 11 {
-            request.rack_id = r.string("RackId")?;
+            request.rack_id = r.string("RackId");
         }
-        request.unknown_tags = r.tagged("FetchRequest tags", |tag, r| {
+        request.unknown_tags = r.tagged("FetchRequest tags", &mut |tag, r| {
             match tag {
-                0 => request.cluster_id = r.nullable_string("ClusterId")?,
-                1 if version >= 15 => request.replica_state = Some(ReplicaState::read(r)?),
-                _ => return Ok(false),
+                0 => request.cluster_id = r.nullable_string("ClusterId"),
+                1 if version >= 15 => request.replica_state = Some(ReplicaState::read(r)),
+                _ => return false,
             }
-            Ok(true)
-        })?;
+            true
+        });
+        reader.end()?;
         Ok(request)
     }
 
@@ -264,13 +264,13 @@ impl FetchRequest {
 }
 
 impl FetchTopic {
-    fn read(r: &mut Reader, version: i16) -> Decoded<Self> {
-        Ok(Self {
-            topic: read_topic_ref(r, version)?,
+    fn read(r: &mut Reader) -> Self {
+        Self {
+            topic: read_topic_ref(r),
             // The smallest partition, of v4: index, offset and limit.
-            partitions: r.vec("Partitions", 16, |r| FetchPartition::read(r, version))?,
-            unknown_tags: r.tagged("FetchTopic tags", |_, _| Ok(false))?,
-        })
+            partitions: r.vec("Partitions", 16, FetchPartition::read),
+            unknown_tags: r.unknown_tags("FetchTopic tags"),
+        }
     }
 
     fn write(&self, w: &mut Writer<'_>, version: i16) {
@@ -281,30 +281,31 @@ impl FetchTopic {
 }
 
 impl FetchPartition {
-    fn read(r: &mut Reader, version: i16) -> Decoded<Self> {
-        let mut partition = Self::new(r.i32("Partition")?, 0, 0);
+    fn read(r: &mut Reader) -> Self {
+        let version = r.version();
+        let mut partition = Self::new(r.i32("Partition"), 0, 0);
         if version >= 9 {
-            partition.current_leader_epoch = r.i32("CurrentLeaderEpoch")?;
+            partition.current_leader_epoch = r.i32("CurrentLeaderEpoch");
         }
-        partition.fetch_offset = r.i64("FetchOffset")?;
+        partition.fetch_offset = r.i64("FetchOffset");
         if version >= 12 {
-            partition.last_fetched_epoch = r.i32("LastFetchedEpoch")?;
+            partition.last_fetched_epoch = r.i32("LastFetchedEpoch");
         }
         if version >= 5 {
-            partition.log_start_offset = r.i64("LogStartOffset")?;
+            partition.log_start_offset = r.i64("LogStartOffset");
         }
-        partition.partition_max_bytes = r.i32("PartitionMaxBytes")?;
-        partition.unknown_tags = r.tagged("FetchPartition tags", |tag, r| {
+        partition.partition_max_bytes = r.i32("PartitionMaxBytes");
+        partition.unknown_tags = r.tagged("FetchPartition tags", &mut |tag, r| {
             match tag {
                 0 if version >= 17 => {
-                    partition.replica_directory_id = Some(r.topic_id("ReplicaDirectoryId")?);
+                    partition.replica_directory_id = Some(r.topic_id("ReplicaDirectoryId"));
                 }
-                1 if version >= 18 => partition.high_watermark = Some(r.i64("HighWatermark")?),
-                _ => return Ok(false),
+                1 if version >= 18 => partition.high_watermark = Some(r.i64("HighWatermark")),
+                _ => return false,
             }
-            Ok(true)
-        })?;
-        Ok(partition)
+            true
+        });
+        partition
     }
 
     fn write(&self, w: &mut Writer<'_>, version: i16) {
@@ -337,12 +338,12 @@ impl FetchPartition {
 }
 
 impl ForgottenTopic {
-    fn read(r: &mut Reader, version: i16) -> Decoded<Self> {
-        Ok(Self {
-            topic: read_topic_ref(r, version)?,
-            partitions: r.vec("Partitions", 4, |r| r.i32("Partition"))?,
-            unknown_tags: r.tagged("ForgottenTopic tags", |_, _| Ok(false))?,
-        })
+    fn read(r: &mut Reader) -> Self {
+        Self {
+            topic: read_topic_ref(r),
+            partitions: r.vec("Partitions", 4, |r| r.i32("Partition")),
+            unknown_tags: r.unknown_tags("ForgottenTopic tags"),
+        }
     }
 
     fn write(&self, w: &mut Writer<'_>, version: i16) {
@@ -353,12 +354,12 @@ impl ForgottenTopic {
 }
 
 impl ReplicaState {
-    fn read(r: &mut Reader) -> Decoded<Self> {
-        Ok(Self {
-            replica_id: r.i32("ReplicaId")?,
-            replica_epoch: r.i64("ReplicaEpoch")?,
-            unknown_tags: r.tagged("ReplicaState tags", |_, _| Ok(false))?,
-        })
+    fn read(r: &mut Reader) -> Self {
+        Self {
+            replica_id: r.i32("ReplicaId"),
+            replica_epoch: r.i64("ReplicaEpoch"),
+            unknown_tags: r.unknown_tags("ReplicaState tags"),
+        }
     }
 
     fn write(&self, w: &mut Writer<'_>) {

@@ -11,7 +11,7 @@ use super::error::DecodeError;
 use super::fetch_request::{
     FETCH_VERSION_TOPIC_IDS, FetchTopic, check_version, read_topic_ref, write_topic_ref,
 };
-use super::reader::{Decoded, Reader};
+use super::reader::Reader;
 use super::record_bytes::RecordBytes;
 use super::tagged::TaggedFields;
 use super::types::{TopicRef, WireStr};
@@ -162,25 +162,26 @@ pub struct NodeEndpoint {
 impl FetchResponse {
     /// Decodes the body of a response. The records of its partitions share the memory of `body`.
     pub fn decode(body: Bytes, version: i16) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(body, check_version("FetchResponse", version)?);
+        check_version("FetchResponse", version)?;
+        let mut reader = Reader::new(body, version);
         let r = &mut reader;
         let mut response = Self {
-            throttle_time_ms: r.i32("ThrottleTimeMs")?,
+            throttle_time_ms: r.i32("ThrottleTimeMs"),
             ..Self::default()
         };
         if version >= 7 {
-            response.error_code = r.i16("ErrorCode")?;
-            response.session_id = r.i32("SessionId")?;
+            response.error_code = r.i16("ErrorCode");
+            response.session_id = r.i32("SessionId");
         }
         let topic_min_bytes = if version >= FETCH_VERSION_TOPIC_IDS { 18 } else { 3 };
-        response.topics = r.vec("Responses", topic_min_bytes, |r| FetchableTopic::read(r, version))?;
-        response.unknown_tags = r.tagged("FetchResponse tags", |tag, r| {
+        response.topics = r.vec("Responses", topic_min_bytes, FetchableTopic::read);
+        response.unknown_tags = r.tagged("FetchResponse tags", &mut |tag, r| {
             if tag != 0 || version < 16 {
-                return Ok(false);
+                return false;
             }
-            response.node_endpoints = r.vec("NodeEndpoints", 11, NodeEndpoint::read)?;
-            Ok(true)
-        })?;
+            response.node_endpoints = r.vec("NodeEndpoints", 11, NodeEndpoint::read);
+            true
+        });
         reader.finish("FetchResponse")?;
         Ok(response)
     }
@@ -244,16 +245,14 @@ impl FetchResponse {
 }
 
 impl FetchableTopic {
-    fn read(r: &mut Reader, version: i16) -> Decoded<Self> {
+    fn read(r: &mut Reader) -> Self {
         // The smallest partition, of v4 before the flexible versions and of v12 after.
-        let partition_min_bytes = if version >= 12 { 37 } else { 30 };
-        Ok(Self {
-            topic: read_topic_ref(r, version)?,
-            partitions: r.vec("Partitions", partition_min_bytes, |r| {
-                PartitionData::read(r, version)
-            })?,
-            unknown_tags: r.tagged("FetchableTopic tags", |_, _| Ok(false))?,
-        })
+        let partition_min_bytes = if r.version() >= 12 { 37 } else { 30 };
+        Self {
+            topic: read_topic_ref(r),
+            partitions: r.vec("Partitions", partition_min_bytes, PartitionData::read),
+            unknown_tags: r.unknown_tags("FetchableTopic tags"),
+        }
     }
 
     fn write(&self, w: &mut Writer<'_>, version: i16) {
@@ -264,29 +263,29 @@ impl FetchableTopic {
 }
 
 impl PartitionData {
-    fn read(r: &mut Reader, version: i16) -> Decoded<Self> {
-        let mut partition = Self::error(r.i32("PartitionIndex")?, r.i16("ErrorCode")?);
-        partition.high_watermark = r.i64("HighWatermark")?;
-        partition.last_stable_offset = r.i64("LastStableOffset")?;
+    fn read(r: &mut Reader) -> Self {
+        let version = r.version();
+        let mut partition = Self::error(r.i32("PartitionIndex"), r.i16("ErrorCode"));
+        partition.high_watermark = r.i64("HighWatermark");
+        partition.last_stable_offset = r.i64("LastStableOffset");
         if version >= 5 {
-            partition.log_start_offset = r.i64("LogStartOffset")?;
+            partition.log_start_offset = r.i64("LogStartOffset");
         }
-        partition.aborted_transactions =
-            r.nullable_vec("AbortedTransactions", 16, AbortedTransaction::read)?;
+        partition.aborted_transactions = r.nullable_vec("AbortedTransactions", 16, AbortedTransaction::read);
         if version >= 11 {
-            partition.preferred_read_replica = r.i32("PreferredReadReplica")?;
+            partition.preferred_read_replica = r.i32("PreferredReadReplica");
         }
-        partition.records = r.nullable_bytes("Records")?.map(RecordBytes::from);
-        partition.unknown_tags = r.tagged("PartitionData tags", |tag, r| {
+        partition.records = r.nullable_bytes("Records").map(RecordBytes::from);
+        partition.unknown_tags = r.tagged("PartitionData tags", &mut |tag, r| {
             match tag {
-                0 => partition.diverging_epoch = Some(EpochEndOffset::read(r)?),
-                1 => partition.current_leader = Some(LeaderIdAndEpoch::read(r)?),
-                2 => partition.snapshot_id = Some(SnapshotId::read(r)?),
-                _ => return Ok(false),
+                0 => partition.diverging_epoch = Some(EpochEndOffset::read(r)),
+                1 => partition.current_leader = Some(LeaderIdAndEpoch::read(r)),
+                2 => partition.snapshot_id = Some(SnapshotId::read(r)),
+                _ => return false,
             }
-            Ok(true)
-        })?;
-        Ok(partition)
+            true
+        });
+        partition
     }
 
     fn write(&self, w: &mut Writer<'_>, version: i16) {
@@ -332,12 +331,12 @@ impl PartitionData {
 }
 
 impl AbortedTransaction {
-    fn read(r: &mut Reader) -> Decoded<Self> {
-        Ok(Self {
-            producer_id: r.i64("ProducerId")?,
-            first_offset: r.i64("FirstOffset")?,
-            unknown_tags: r.tagged("AbortedTransaction tags", |_, _| Ok(false))?,
-        })
+    fn read(r: &mut Reader) -> Self {
+        Self {
+            producer_id: r.i64("ProducerId"),
+            first_offset: r.i64("FirstOffset"),
+            unknown_tags: r.unknown_tags("AbortedTransaction tags"),
+        }
     }
 
     fn write(&self, w: &mut Writer<'_>) {
@@ -348,12 +347,12 @@ impl AbortedTransaction {
 }
 
 impl EpochEndOffset {
-    fn read(r: &mut Reader) -> Decoded<Self> {
-        Ok(Self {
-            epoch: r.i32("Epoch")?,
-            end_offset: r.i64("EndOffset")?,
-            unknown_tags: r.tagged("DivergingEpoch tags", |_, _| Ok(false))?,
-        })
+    fn read(r: &mut Reader) -> Self {
+        Self {
+            epoch: r.i32("Epoch"),
+            end_offset: r.i64("EndOffset"),
+            unknown_tags: r.unknown_tags("DivergingEpoch tags"),
+        }
     }
 
     fn write(&self, w: &mut Writer<'_>) {
@@ -364,12 +363,12 @@ impl EpochEndOffset {
 }
 
 impl LeaderIdAndEpoch {
-    fn read(r: &mut Reader) -> Decoded<Self> {
-        Ok(Self {
-            leader_id: r.i32("LeaderId")?,
-            leader_epoch: r.i32("LeaderEpoch")?,
-            unknown_tags: r.tagged("CurrentLeader tags", |_, _| Ok(false))?,
-        })
+    fn read(r: &mut Reader) -> Self {
+        Self {
+            leader_id: r.i32("LeaderId"),
+            leader_epoch: r.i32("LeaderEpoch"),
+            unknown_tags: r.unknown_tags("CurrentLeader tags"),
+        }
     }
 
     fn write(&self, w: &mut Writer<'_>) {
@@ -380,12 +379,12 @@ impl LeaderIdAndEpoch {
 }
 
 impl SnapshotId {
-    fn read(r: &mut Reader) -> Decoded<Self> {
-        Ok(Self {
-            end_offset: r.i64("EndOffset")?,
-            epoch: r.i32("Epoch")?,
-            unknown_tags: r.tagged("SnapshotId tags", |_, _| Ok(false))?,
-        })
+    fn read(r: &mut Reader) -> Self {
+        Self {
+            end_offset: r.i64("EndOffset"),
+            epoch: r.i32("Epoch"),
+            unknown_tags: r.unknown_tags("SnapshotId tags"),
+        }
     }
 
     fn write(&self, w: &mut Writer<'_>) {
@@ -396,14 +395,14 @@ impl SnapshotId {
 }
 
 impl NodeEndpoint {
-    fn read(r: &mut Reader) -> Decoded<Self> {
-        Ok(Self {
-            node_id: r.i32("NodeId")?,
-            host: r.string("Host")?,
-            port: r.i32("Port")?,
-            rack: r.nullable_string("Rack")?,
-            unknown_tags: r.tagged("NodeEndpoint tags", |_, _| Ok(false))?,
-        })
+    fn read(r: &mut Reader) -> Self {
+        Self {
+            node_id: r.i32("NodeId"),
+            host: r.string("Host"),
+            port: r.i32("Port"),
+            rack: r.nullable_string("Rack"),
+            unknown_tags: r.unknown_tags("NodeEndpoint tags"),
+        }
     }
 
     fn write(&self, w: &mut Writer<'_>) {

@@ -5,213 +5,231 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use super::error::{DecodeError, DecodeErrorKind};
+use super::fetch_request::FETCH_VERSION_FLEXIBLE;
 use super::tagged::{MAX_UNKNOWN_TAGS, TaggedField, TaggedFields};
 use super::types::{TopicId, WireStr};
 
 /// A position in shared bytes. Slices that it gives share the input's allocation.
+///
+/// The first fault is kept until [`Self::end`] tells of it. Nothing is left to read behind it, so that whoever decodes a structure
+/// needs not look after each field: those that follow are zero, empty or null, and the whole is thrown away.
 pub(super) struct Reader {
     input: Bytes,
     at: usize,
     /// Where `input` begins in what the caller handed in, so that errors name offsets of the whole.
     origin: usize,
-    flexible: bool,
+    version: i16,
+    fault: Option<DecodeError>,
 }
 
-pub(super) type Decoded<T> = Result<T, DecodeError>;
-
 impl Reader {
-    pub(super) fn new(input: Bytes, flexible: bool) -> Self {
+    /// At the beginning of a structure of this version of Fetch.
+    pub(super) fn new(input: Bytes, version: i16) -> Self {
         Self {
             input,
             at: 0,
             origin: 0,
-            flexible,
+            version,
+            fault: None,
         }
     }
 
-    pub(super) fn error_here<T>(&self, field: &'static str, kind: DecodeErrorKind) -> Decoded<T> {
-        Err(DecodeError {
+    /// The version of Fetch that is read.
+    pub(super) fn version(&self) -> i16 {
+        self.version
+    }
+
+    /// Notes a fault at a position, unless there was one before it.
+    #[cold]
+    fn fail(&mut self, field: &'static str, at: usize, kind: DecodeErrorKind) {
+        self.at = self.input.len();
+        self.fault.get_or_insert(DecodeError {
             field,
-            at_byte: self.origin + self.at,
+            at_byte: self.origin + at,
             kind,
-        })
-    }
-
-    pub(super) fn remaining(&self) -> usize {
-        self.input.len() - self.at
-    }
-
-    fn array<const N: usize>(&mut self, field: &'static str) -> Decoded<[u8; N]> {
-        let Some(bytes) = self.input[self.at..].first_chunk::<N>() else {
-            return self.end(field, N);
-        };
-        self.at += N;
-        Ok(*bytes)
+        });
     }
 
     #[cold]
-    fn end<T>(&self, field: &'static str, needed_bytes: usize) -> Decoded<T> {
+    fn cut_off(&mut self, field: &'static str, needed_bytes: usize) {
         let available_bytes = self.remaining();
-        self.error_here(
+        self.fail(
             field,
+            self.at,
             DecodeErrorKind::UnexpectedEnd {
                 needed_bytes,
                 available_bytes,
             },
-        )
+        );
     }
 
-    pub(super) fn i8(&mut self, field: &'static str) -> Decoded<i8> {
-        self.array(field).map(i8::from_be_bytes)
+    fn remaining(&self) -> usize {
+        self.input.len() - self.at
     }
 
-    pub(super) fn i16(&mut self, field: &'static str) -> Decoded<i16> {
-        self.array(field).map(i16::from_be_bytes)
+    fn array<const N: usize>(&mut self, field: &'static str) -> [u8; N] {
+        let Some(bytes) = self.input[self.at..].first_chunk::<N>() else {
+            self.cut_off(field, N);
+            return [0; N];
+        };
+        self.at += N;
+        *bytes
     }
 
-    pub(super) fn i32(&mut self, field: &'static str) -> Decoded<i32> {
-        self.array(field).map(i32::from_be_bytes)
+    pub(super) fn i8(&mut self, field: &'static str) -> i8 {
+        i8::from_be_bytes(self.array(field))
     }
 
-    pub(super) fn i64(&mut self, field: &'static str) -> Decoded<i64> {
-        self.array(field).map(i64::from_be_bytes)
+    pub(super) fn i16(&mut self, field: &'static str) -> i16 {
+        i16::from_be_bytes(self.array(field))
     }
 
-    pub(super) fn topic_id(&mut self, field: &'static str) -> Decoded<TopicId> {
-        self.array(field).map(TopicId)
+    pub(super) fn i32(&mut self, field: &'static str) -> i32 {
+        i32::from_be_bytes(self.array(field))
+    }
+
+    pub(super) fn i64(&mut self, field: &'static str) -> i64 {
+        i64::from_be_bytes(self.array(field))
+    }
+
+    pub(super) fn topic_id(&mut self, field: &'static str) -> TopicId {
+        TopicId(self.array(field))
     }
 
     #[inline]
-    pub(super) fn uvarint(&mut self, field: &'static str) -> Decoded<u32> {
+    pub(super) fn uvarint(&mut self, field: &'static str) -> u32 {
         // Most lengths and counts fit into a byte.
         if let Some(&byte) = self.input.get(self.at)
             && byte < 0x80
         {
             self.at += 1;
-            return Ok(byte.into());
+            return byte.into();
         }
         self.long_uvarint(field)
     }
 
-    fn long_uvarint(&mut self, field: &'static str) -> Decoded<u32> {
+    fn long_uvarint(&mut self, field: &'static str) -> u32 {
         match uvarint(&self.input[self.at..]) {
             Varint::Value(value, length) => {
                 self.at += length;
-                Ok(value)
+                return value;
             }
-            Varint::End => self.end(field, self.remaining() + 1),
-            Varint::TooLong => self.error_here(field, DecodeErrorKind::VarintTooLong),
+            Varint::End => self.cut_off(field, self.remaining() + 1),
+            Varint::TooLong => self.fail(field, self.at, DecodeErrorKind::VarintTooLong),
         }
+        0
     }
 
-    fn slice(&mut self, field: &'static str, length: usize) -> Decoded<Bytes> {
+    fn slice(&mut self, field: &'static str, length: usize) -> Bytes {
         if length > self.remaining() {
-            return self.end(field, length);
+            self.cut_off(field, length);
+            return Bytes::new();
         }
         if length == 0 {
             // Shares nothing, so that nothing is counted.
-            return Ok(Bytes::new());
+            return Bytes::new();
         }
         let bytes = self.input.slice(self.at..self.at + length);
         self.at += length;
-        Ok(bytes)
+        bytes
     }
 
-    /// The length in front of a string, byte field or array. `None` stands for null.
-    fn length(&mut self, field: &'static str, prefix: Prefix) -> Decoded<Option<usize>> {
+    /// A length or count; `None` is null.
+    fn length(&mut self, field: &'static str, prefix: Prefix) -> Option<usize> {
         let start = self.at;
-        let length = if self.flexible {
-            i64::from(self.uvarint(field)?) - 1
+        let length = if self.version >= FETCH_VERSION_FLEXIBLE {
+            i64::from(self.uvarint(field)) - 1
         } else {
             match prefix {
-                Prefix::I16 => i64::from(self.i16(field)?),
-                Prefix::I32 => i64::from(self.i32(field)?),
+                Prefix::I16 => i64::from(self.i16(field)),
+                Prefix::I32 => i64::from(self.i32(field)),
             }
         };
-        match usize::try_from(length) {
-            Ok(length) => Ok(Some(length)),
-            Err(_) if length == -1 => Ok(None),
-            Err(_) => {
-                self.at = start;
-                self.error_here(field, DecodeErrorKind::NegativeLength { length })
-            }
+        let counted = usize::try_from(length).ok();
+        if counted.is_none() && length != -1 {
+            self.fail(field, start, DecodeErrorKind::NegativeLength { length });
         }
+        counted
     }
 
-    pub(super) fn nullable_string(&mut self, field: &'static str) -> Decoded<Option<WireStr>> {
+    pub(super) fn nullable_string(&mut self, field: &'static str) -> Option<WireStr> {
         let start = self.at;
-        let Some(length) = self.length(field, Prefix::I16)? else {
-            return Ok(None);
-        };
+        let length = self.length(field, Prefix::I16)?;
         if length > WireStr::LIMIT_BYTES {
-            self.at = start;
             let limit_bytes = WireStr::LIMIT_BYTES;
-            return self.error_here(field, DecodeErrorKind::StringTooLong { length, limit_bytes });
+            self.fail(
+                field,
+                start,
+                DecodeErrorKind::StringTooLong { length, limit_bytes },
+            );
         }
-        let bytes = self.slice(field, length)?;
-        match WireStr::from_utf8(bytes) {
-            Some(string) => Ok(Some(string)),
-            None => {
-                self.at = start;
-                self.error_here(field, DecodeErrorKind::InvalidUtf8)
-            }
+        let string = WireStr::from_utf8(self.slice(field, length));
+        if string.is_none() {
+            self.fail(field, start, DecodeErrorKind::InvalidUtf8);
         }
+        string
     }
 
-    pub(super) fn string(&mut self, field: &'static str) -> Decoded<WireStr> {
+    pub(super) fn string(&mut self, field: &'static str) -> WireStr {
         let start = self.at;
-        match self.nullable_string(field)? {
-            Some(string) => Ok(string),
-            None => {
-                self.at = start;
-                self.error_here(field, DecodeErrorKind::UnexpectedNull)
-            }
-        }
+        self.nullable_string(field).unwrap_or_else(|| {
+            self.fail(field, start, DecodeErrorKind::UnexpectedNull);
+            WireStr::default()
+        })
     }
 
-    pub(super) fn nullable_bytes(&mut self, field: &'static str) -> Decoded<Option<Bytes>> {
-        match self.length(field, Prefix::I32)? {
-            Some(length) => self.slice(field, length).map(Some),
-            None => Ok(None),
-        }
+    pub(super) fn nullable_bytes(&mut self, field: &'static str) -> Option<Bytes> {
+        let length = self.length(field, Prefix::I32)?;
+        Some(self.slice(field, length))
     }
 
-    /// An array whose elements take at least `element_min_bytes` on the wire, which bounds what a claimed
-    /// count can make this allocate.
+    /// The count of an array whose elements take at least `element_min_bytes` on the wire, which bounds what a claimed count can
+    /// make anybody allocate.
+    fn count(&mut self, field: &'static str, element_min_bytes: usize) -> Option<usize> {
+        let count = self.length(field, Prefix::I32)?;
+        let needed_bytes = count.saturating_mul(element_min_bytes);
+        if needed_bytes > self.remaining() {
+            self.cut_off(field, needed_bytes);
+            return None;
+        }
+        Some(count)
+    }
+
+    /// An array whose elements take at least `element_min_bytes` on the wire.
     pub(super) fn nullable_vec<T>(
         &mut self,
         field: &'static str,
         element_min_bytes: usize,
-        mut element: impl FnMut(&mut Self) -> Decoded<T>,
-    ) -> Decoded<Option<Vec<T>>> {
-        let Some(count) = self.length(field, Prefix::I32)? else {
-            return Ok(None);
-        };
-        let needed_bytes = count.saturating_mul(element_min_bytes);
-        if needed_bytes > self.remaining() {
-            return self.end(field, needed_bytes);
-        }
+        element: impl Fn(&mut Self) -> T,
+    ) -> Option<Vec<T>> {
+        let count = self.count(field, element_min_bytes)?;
         let mut elements = Vec::with_capacity(count);
         for _ in 0..count {
-            elements.push(element(self)?);
+            elements.push(element(self));
+            if self.fault.is_some() {
+                break;
+            }
         }
-        Ok(Some(elements))
+        Some(elements)
     }
 
     pub(super) fn vec<T>(
         &mut self,
         field: &'static str,
         element_min_bytes: usize,
-        element: impl FnMut(&mut Self) -> Decoded<T>,
-    ) -> Decoded<Vec<T>> {
+        element: impl Fn(&mut Self) -> T,
+    ) -> Vec<T> {
         let start = self.at;
-        match self.nullable_vec(field, element_min_bytes, element)? {
-            Some(elements) => Ok(elements),
-            None => {
-                self.at = start;
-                self.error_here(field, DecodeErrorKind::UnexpectedNull)
-            }
-        }
+        self.nullable_vec(field, element_min_bytes, element)
+            .unwrap_or_else(|| {
+                self.fail(field, start, DecodeErrorKind::UnexpectedNull);
+                Vec::new()
+            })
+    }
+
+    /// The tagged fields at the end of a structure that knows none; nothing before the flexible versions.
+    pub(super) fn unknown_tags(&mut self, field: &'static str) -> TaggedFields {
+        self.tagged(field, &mut |_, _| false)
     }
 
     /// The tagged fields at the end of a structure; nothing before the flexible versions.
@@ -220,13 +238,13 @@ impl Reader {
     pub(super) fn tagged(
         &mut self,
         field: &'static str,
-        known: impl FnMut(u32, &mut Self) -> Decoded<bool>,
-    ) -> Decoded<TaggedFields> {
-        if !self.flexible {
-            return Ok(TaggedFields::default());
+        known: &mut dyn FnMut(u32, &mut Self) -> bool,
+    ) -> TaggedFields {
+        if self.version < FETCH_VERSION_FLEXIBLE {
+            return TaggedFields::default();
         }
-        match self.uvarint(field)? {
-            0 => Ok(TaggedFields::default()),
+        match self.uvarint(field) {
+            0 => TaggedFields::default(),
             count => self.some_tagged(field, count, known),
         }
     }
@@ -235,33 +253,32 @@ impl Reader {
         &mut self,
         field: &'static str,
         count: u32,
-        mut known: impl FnMut(u32, &mut Self) -> Decoded<bool>,
-    ) -> Decoded<TaggedFields> {
+        known: &mut dyn FnMut(u32, &mut Self) -> bool,
+    ) -> TaggedFields {
         let mut unknown = TaggedFields::default();
         let mut previous = None;
         for left in (1..=count).rev() {
             let tag_at = self.at;
-            let tag = self.uvarint(field)?;
+            let tag = self.uvarint(field);
             if previous >= Some(tag) {
-                self.at = tag_at;
-                return self.error_here(field, DecodeErrorKind::TagOrder { tag });
+                self.fail(field, tag_at, DecodeErrorKind::TagOrder { tag });
             }
             previous = Some(tag);
-            let length = self.uvarint(field)?;
-            let stated_bytes = usize::try_from(length).unwrap_or(usize::MAX);
-            let value_at = self.origin + self.at;
-            let data = self.slice(field, stated_bytes)?;
+            let stated_bytes = usize::try_from(self.uvarint(field)).unwrap_or(usize::MAX);
             let mut inner = Self {
-                input: data.clone(),
+                origin: self.origin + self.at,
                 at: 0,
-                origin: value_at,
-                flexible: true,
+                input: self.slice(field, stated_bytes),
+                version: self.version,
+                fault: None,
             };
-            if known(tag, &mut inner)? {
+            let data = inner.input.clone();
+            if known(tag, &mut inner) {
                 if inner.remaining() > 0 {
                     let used_bytes = inner.at;
-                    return inner.error_here(
+                    inner.fail(
                         field,
+                        used_bytes,
                         DecodeErrorKind::TagLength {
                             stated_bytes,
                             used_bytes,
@@ -269,24 +286,32 @@ impl Reader {
                     );
                 }
             } else if !unknown.push(TaggedField { tag, data }, left) {
-                self.at = tag_at;
-                return self.error_here(
-                    field,
-                    DecodeErrorKind::TooManyTags {
-                        limit: MAX_UNKNOWN_TAGS,
-                    },
-                );
+                let limit = MAX_UNKNOWN_TAGS;
+                self.fail(field, tag_at, DecodeErrorKind::TooManyTags { limit });
+            }
+            if let Some(fault) = inner.fault {
+                self.at = self.input.len();
+                self.fault.get_or_insert(fault);
+            }
+            if self.fault.is_some() {
+                break;
             }
         }
-        Ok(unknown)
+        unknown
     }
 
-    /// Errs if anything is left.
-    pub(super) fn finish(self, field: &'static str) -> Decoded<()> {
-        match self.remaining() {
-            0 => Ok(()),
-            count => self.error_here(field, DecodeErrorKind::TrailingBytes { count }),
+    /// The first fault, if there was one; what is left over is not looked at.
+    pub(super) fn end(self) -> Result<(), DecodeError> {
+        self.fault.map_or(Ok(()), Err)
+    }
+
+    /// The same, and nothing may be left over.
+    pub(super) fn finish(mut self, field: &'static str) -> Result<(), DecodeError> {
+        let count = self.remaining();
+        if count > 0 {
+            self.fail(field, self.at, DecodeErrorKind::TrailingBytes { count });
         }
+        self.end()
     }
 }
 

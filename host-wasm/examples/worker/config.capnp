@@ -29,15 +29,7 @@ const worker :Workerd.Worker = (
     # The package: wrangler and bundlers find all of this by themselves.
     (name = "kachet", esModule = "export * from './package/workerd.js';"),
     (name = "package/workerd.js", esModule = embed "node_modules/kachet/workerd.js"),
-    (name = "package/exports.js", esModule = embed "node_modules/kachet/exports.js"),
-    (name = "package/cache.js", esModule = embed "node_modules/kachet/cache.js"),
-    (name = "package/clock.js", esModule = embed "node_modules/kachet/clock.js"),
-    (name = "package/errors.js", esModule = embed "node_modules/kachet/errors.js"),
-    (name = "package/flights.js", esModule = embed "node_modules/kachet/flights.js"),
-    (name = "package/module.js", esModule = embed "node_modules/kachet/module.js"),
-    (name = "package/records.js", esModule = embed "node_modules/kachet/records.js"),
-    (name = "package/topic.js", esModule = embed "node_modules/kachet/topic.js"),
-    (name = "package/kachet_wasm.js", esModule = embed "node_modules/kachet/kachet_wasm.js"),
+    (name = "package/kachet.js", esModule = embed "node_modules/kachet/kachet.js"),
     (name = "package/kachet_wasm_bg.wasm", wasm = embed "node_modules/kachet/kachet_wasm_bg.wasm"),
   ],
   bindings = [

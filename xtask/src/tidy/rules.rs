@@ -25,7 +25,12 @@ const MACHINE_PATHS: [&str; 3] = [
 ];
 
 /// Where a panic would fail a fetch that the broker could serve.
-const LIBRARIES: [&str; 3] = ["core/src/", "host-native/src/", "host-wasm/src/"];
+const LIBRARIES: [&str; 4] = [
+    "core/src/",
+    "host-native/src/",
+    "host-wasm/src/",
+    "host-wasm/records/src/",
+];
 /// What panics on input.
 const PANICS: [&str; 4] = [".unwrap()", ".expect(", "panic!(", "unreachable!("];
 /// The comment that allows a line to panic, with its reason after it.

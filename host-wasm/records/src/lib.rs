@@ -1,5 +1,7 @@
 //! Records out of answers, as blocks that cross a module's border in one copy.
 //!
+//! Every byte of a record passes through here, so this is a crate by itself: modules are built for size, and it for speed.
+//!
 //! A block is a table in little-endian 64-bit words, and behind it the bytes that the table points into:
 //!
 //! ```text
@@ -16,14 +18,21 @@
 //! A key or a value is a place in those bytes: its start in the low 32 bits and its length in the high 32; −1 for null.
 //! The headers of a record are the index of the first in the low half and their count in the high half.
 
+#![no_std]
+
+extern crate alloc;
+
+mod error;
+
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 
 use kachet_core::wire::codec::{Codec, decompress};
-use kachet_core::wire::{AbortedWalk, BatchEntry, Batches, PartitionData, Record, RecordBatch, RecordBytes};
+use kachet_core::wire::{
+    AbortedWalk, BatchEntry, Batches, Crc32c, PartitionData, Record, RecordBatch, RecordBytes,
+};
 
-use crate::cache::CRC32C;
-use crate::error::Error;
+pub use self::error::Error;
 
 const TABLE_WORDS: usize = 3;
 const RECORD_WORDS: usize = 6;
@@ -121,12 +130,12 @@ impl Block {
         &mut self,
         partition: i32,
         batch: &RecordBatch<'_>,
-        aborted: &mut AbortedWalk<'_>,
+        aborted: &mut AbortedWalk,
         wanted: &Wanted,
     ) -> Result<(), Error> {
         let source = |source| Error::Batch { partition, source };
         if wanted.verifies {
-            batch.verify(CRC32C).map_err(source)?;
+            batch.verify(Crc32c::COMPACT).map_err(source)?;
         }
         if batch.is_control() {
             let payload = payload(partition, batch, wanted)?;
