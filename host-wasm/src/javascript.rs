@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 use core::fmt::Write;
+use core::mem;
 use core::time::Duration;
 use kachet_core::time::MaxStaleness;
 use kachet_core::wire::{FETCH_VERSION_MAX, FETCH_VERSION_TOPIC_IDS, TopicId, WireStr};
@@ -18,6 +19,7 @@ use crate::cache::{CachedPart, EmbeddedCache, Planned, Settings};
 use crate::clock::Moment;
 use crate::error::Error;
 use crate::lookup::{Asked, Range, request_frame};
+use crate::records::Block;
 use crate::snapshot::Cursor;
 
 type Thrown<T> = Result<T, JsValue>;
@@ -36,6 +38,9 @@ pub struct RawCache {
     /// What the last request came to that was not all cached.
     pending: Option<Planned>,
     view_bytes: usize,
+    /// What was read last, and where it lies.
+    block: Block,
+    layout: Vec<usize>,
 }
 
 /// What came of a request that was not all cached.
@@ -102,6 +107,8 @@ impl RawCache {
             cache: EmbeddedCache::new(settings),
             pending: None,
             view_bytes: 0,
+            block: Block::default(),
+            layout: Vec::new(),
         })
     }
 
@@ -156,7 +163,8 @@ impl RawCache {
         Ok(planned.merge_shared(&Bytes::from(response), correlation_id, limit_bytes)?)
     }
 
-    /// Cached records from an offset on, as a block (see `records`); nothing if the first is not cached.
+    /// Reads cached records from an offset on. Gives the address of what [`Block::layout`] says, 0 if the first is not cached.
+    /// All of it lies there until [`Self::release`], which is to be called before anything else.
     #[expect(clippy::too_many_arguments, reason = "what crosses the border are numbers")]
     pub fn records(
         &mut self,
@@ -168,7 +176,7 @@ impl RawCache {
         size_limit_bytes: u32,
         committed: bool,
         monotonic_ms: f64,
-    ) -> Thrown<Option<Vec<u8>>> {
+    ) -> Thrown<usize> {
         let range = Range {
             topic_id: topic_id(topic_high, topic_low),
             partition,
@@ -178,13 +186,13 @@ impl RawCache {
             committed,
         };
         let block = self.cache.records(&range, moment(monotonic_ms, 0.0))?;
-        Ok(block.map(crate::records::Block::into_bytes))
+        Ok(block.map_or(0, |block| self.lend(block)))
     }
 
-    /// The records of an answer to a request for one partition, as a block.
+    /// Reads the records of an answer to a request for one partition, as [`Self::records`] does.
     #[expect(clippy::too_many_arguments, reason = "what crosses the border are numbers")]
     pub fn decode(
-        &self,
+        &mut self,
         response: Vec<u8>,
         version: i16,
         correlation_id: i32,
@@ -194,7 +202,7 @@ impl RawCache {
         offset: i64,
         count_limit: u32,
         size_limit_bytes: u32,
-    ) -> Thrown<Vec<u8>> {
+    ) -> Thrown<usize> {
         let range = Range {
             topic_id: topic_id(topic_high, topic_low),
             partition,
@@ -206,7 +214,19 @@ impl RawCache {
         let block = self
             .cache
             .decode(&Bytes::from(response), version, correlation_id, &range)?;
-        Ok(block.into_bytes())
+        Ok(self.lend(block))
+    }
+
+    fn lend(&mut self, block: Block) -> usize {
+        self.layout = block.layout();
+        self.block = block;
+        self.layout.as_ptr() as usize
+    }
+
+    /// Where to read on behind what was read last; −1 if there was nothing. Lets go of it.
+    pub fn release(&mut self) -> i64 {
+        self.layout = Vec::new();
+        mem::take(&mut self.block).next_offset().unwrap_or(-1)
     }
 
     /// Where the cached batch lies that answers a fetch at an offset: an address in the module's memory, 0 if it is not

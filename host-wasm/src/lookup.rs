@@ -17,8 +17,10 @@ use crate::frame::decode_response;
 use crate::frame::{RequestFrame, RequestHeader};
 use crate::records::{self, Block, Wanted};
 
-/// How many bytes of batches one step of a range takes at most, unless the first batch is larger.
-const STEP_BYTES: i32 = 1 << 20;
+/// How many bytes of batches the first step of a range takes at most, unless the first batch is larger: who reads one record
+/// wants no more. Each step takes twice as many as the one before.
+const FIRST_STEP_BYTES: i32 = 16 << 10;
+const STEP_BYTES_MAX: i32 = 1 << 20;
 
 /// A range of a partition to read records from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +73,11 @@ impl EmbeddedCache {
         let mut block = Block::default();
         let mut next = *range;
         let mut is_there = false;
+        let mut step_bytes = FIRST_STEP_BYTES;
         // Each step goes on behind what the last one brought, so that they end with the cache.
-        while let Some(data) = self.hit(&next, STEP_BYTES, now) {
+        while let Some(data) = self.hit(&next, step_bytes, now) {
             is_there = true;
+            step_bytes = STEP_BYTES_MAX.min(2 * step_bytes);
             block.read(&data, &wanted)?;
             match block.next_offset() {
                 Some(offset) if offset > next.offset && !block.is_full() => next.offset = offset,

@@ -13,6 +13,8 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// What a server answered.
 #[derive(Debug)]
 pub struct Answer {
+    /// The version of HTTP, such as `1.1` or `2`.
+    pub version: String,
     /// The status.
     pub status: u16,
     /// The headers, their names in lower case.
@@ -63,11 +65,14 @@ pub fn ask(arguments: &[&str], stdin: &[u8]) -> Result<Answer> {
     let end = end.context("an answer without an end of its head")?;
     let head = String::from_utf8_lossy(&said[..end]).into_owned();
     let mut lines = head.lines();
-    let status = lines.next().and_then(|line| line.split(' ').nth(1));
+    let mut status_line = lines.next().unwrap_or_default().split(' ');
+    let version = status_line.next().and_then(|name| name.strip_prefix("HTTP/"));
+    let status = status_line.next();
     let headers = lines
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()));
     Ok(Answer {
+        version: version.context("no version")?.to_owned(),
         status: status
             .and_then(|status| status.parse().ok())
             .context("no status")?,

@@ -243,7 +243,7 @@ impl<R: SegmentReader> Cache<R> {
             self.counters.errors.add(harvest.errors);
             self.counters.rejected.add(harvest.rejected);
             if harvest.data.error_code != 0 || harvest.data.diverging_epoch.is_some() {
-                self.heed(key, harvest.data.error_code);
+                self.heed(key, harvest);
             } else {
                 self.learn(key, harvest, asked_at);
             }
@@ -316,12 +316,15 @@ impl<R: SegmentReader> Cache<R> {
     }
 
     /// Draws the consequences of an error. None of them is kept (H13).
-    fn heed(&mut self, key: PartitionKey, error_code: i16) {
-        match error_code {
+    fn heed(&mut self, key: PartitionKey, harvest: &Harvest) {
+        match harvest.data.error_code {
             UNKNOWN_TOPIC_ID | INCONSISTENT_TOPIC_ID => self.forget_topic(key.topic_id),
             UNKNOWN_TOPIC_OR_PARTITION => {
                 self.forget_partition(key);
-                self.doubt_topic(key.topic_id);
+                // By id a topic that is gone is answered otherwise: this one lives, and lacks the partition.
+                if matches!(harvest.topic, TopicRef::Name(_)) {
+                    self.doubt_topic(key.topic_id);
+                }
             }
             // Out of range says that the log begins later or ends earlier than a client thought, and not
             // which: what is cached has to be validated before it is served again. 0 is a diverging epoch.

@@ -203,9 +203,19 @@ impl<'a> Cursor<'a> {
         Ok(bytes)
     }
 
-    /// A zigzag variable-length integer.
+    /// A zigzag variable-length integer, most of which have one byte or two.
     #[inline]
     fn varlong(&mut self, field: &'static str) -> Result<i64, DecodeError> {
+        let (value, length) = match *self.rest() {
+            [low @ ..0x80, ..] => (u16::from(low), 1),
+            [low, high @ ..0x80, ..] => (u16::from(low & 0x7f) | u16::from(high) << 7, 2),
+            _ => return self.longer_varlong(field),
+        };
+        self.at += length;
+        Ok(i64::from(value >> 1) ^ -i64::from(value & 1))
+    }
+
+    fn longer_varlong(&mut self, field: &'static str) -> Result<i64, DecodeError> {
         match uvarlong(self.rest()) {
             Varint::Value(value, length) => {
                 self.at += length;

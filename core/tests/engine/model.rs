@@ -18,7 +18,8 @@ pub(crate) struct Fact {
     pub(crate) last: i64,
     pub(crate) epoch: i32,
     pub(crate) bytes: Bytes,
-    is_transactional: bool,
+    /// It was stable when it was told, and is of no transaction: it stays committed whatever is forgotten of those.
+    is_plain: bool,
     /// The aborted transactions are known, or do not matter to it.
     pub(crate) is_committed: bool,
     pub(crate) known_at: Instant,
@@ -183,7 +184,7 @@ impl Partition {
     /// What was known of transactions may not stand. Where the cache may have heard of them anew since, it is left open.
     fn forget_aborted(&mut self) {
         for fact in self.facts.values_mut() {
-            fact.is_committed &= !fact.is_transactional;
+            fact.is_committed &= fact.is_plain;
         }
         if let Some(state) = &mut self.state {
             state.stable_below = -1;
@@ -226,15 +227,15 @@ impl Partition {
         if let Some(state) = &mut self.state {
             state.note_epoch(link.epoch, at);
         }
+        let is_plain = !link.is_transactional && link.last < data.last_stable_offset;
         let mut fact = Fact {
             covers_base,
             base: link.base,
             last: link.last,
             epoch: link.epoch,
             bytes: link.bytes.clone(),
-            is_transactional: link.is_transactional,
-            is_committed: data.aborted_transactions.is_some()
-                || !link.is_transactional && link.last < data.last_stable_offset,
+            is_plain,
+            is_committed: data.aborted_transactions.is_some() || is_plain,
             known_at: at,
             version,
             is_fresh: true,
@@ -255,7 +256,7 @@ impl Partition {
                 (false, _) => fact.covers_base.min(known.covers_base),
             };
             if known.is_committed {
-                fact.is_committed = true;
+                (fact.is_committed, fact.is_plain) = (true, known.is_plain);
                 // It may have gone in between, and come back with another list.
                 fact.version = if is_strict {
                     known.version

@@ -481,10 +481,7 @@ impl<S: Storage> Run<S> {
         let answer = response_of(vec![PartitionData::error(partition, code)]);
         self.driver.absorb(&request(partition, 0), &answer, self.now);
         match code {
-            3 => {
-                *self.partition(partition) = Partition::default();
-                self.model.iter_mut().for_each(Partition::doubt);
-            }
+            3 => *self.partition(partition) = Partition::default(),
             1 | 6 | 74 => self.partition(partition).doubt(),
             _ => {}
         }

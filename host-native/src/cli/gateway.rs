@@ -18,13 +18,13 @@ use kachet::gateway::{
 };
 use kachet::proxy::Admin;
 use kachet::transport::{BrokerAddress, TcpSettings, TcpTransport};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::cache::{StorageArguments, parse_max_staleness};
 use super::failure::Failure;
 use super::proxy::resolve;
-use super::security::SecurityArguments;
-use super::signals::Signals;
+use super::security::{SecurityArguments, TlsListenArguments, reload_certificates};
+use super::signals::{Signals, Wanted};
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -38,7 +38,7 @@ pub(crate) struct GatewayArguments {
         required = true
     )]
     bootstrap: Vec<BrokerAddress>,
-    /// Where HTTP/1.1 and HTTP/2 (prior knowledge) are spoken, without TLS
+    /// Where HTTP/1.1 and HTTP/2 (by prior knowledge, or ALPN with TLS) are spoken
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
     listen: String,
     #[command(flatten)]
@@ -57,6 +57,8 @@ pub(crate) struct GatewayArguments {
     /// what is not cached is read from a replica in that rack. Without it, leaders are read
     #[arg(long, value_name = "RACK", env = "KACHET_RACK", value_parser = NonEmptyStringValueParser::new())]
     rack: Option<String>,
+    #[command(flatten)]
+    tls_listen: TlsListenArguments,
     #[command(flatten)]
     access: AccessArguments,
     #[command(flatten)]
@@ -125,14 +127,16 @@ const EXAMPLES: &str = "Examples:
   kachet gateway --bootstrap broker:9092 --max-staleness 1m
   curl 'http://localhost:8080/v1/topics/orders/0/records/42'
   curl 'http://localhost:8080/v1/topics/orders/0/records?offset=latest-10&count=10'
-  openssl rand -hex 32 > token.txt
+  (umask 077; openssl rand -hex 32 > token.txt)
   kachet gateway --bootstrap broker:9092 --listen 0.0.0.0:8080 --bearer-token-file token.txt \\
+    --tls-listen-cert cache.pem --tls-listen-key cache.key.pem \\
     --cors-origin https://app.example.org --mount /var/cache/kachet --size-limit 64GiB
-  curl -H \"Authorization: Bearer $(cat token.txt)\" http://cache.example.org:8080/v1/topics
+  curl -H \"Authorization: Bearer $(cat token.txt)\" https://cache.example.org:8080/v1/topics
 
 It only reads. docs/gateway.md describes the API. The login given here is the cache's own: who may ask the gateway may read
 what that login may.
-SIGTERM and SIGINT end the gateway once what is under way is answered and the cache is written out.";
+SIGTERM and SIGINT end the gateway once what is under way is answered and the cache is written out. SIGHUP reads the files of
+--bearer-token-file, --tls-listen-cert, --tls-listen-key and --tls-listen-client-ca anew.";
 
 /// Why the gateway did not start.
 #[derive(Debug)]
@@ -171,8 +175,8 @@ impl fmt::Display for GatewayFailure {
             }
             Self::Anonymous { address } => write!(
                 f,
-                "--listen {address} can be reached from other machines: give a --bearer-token-file, or --allow-anonymous \
-                 if everybody may read"
+                "--listen {address} can be reached from other machines: give a --bearer-token-file or a --tls-listen-client-ca, \
+                 or --allow-anonymous if everybody may read"
             ),
             Self::Tokens(error) => write!(f, "--bearer-token-file: {error}"),
             Self::Cors(error) => write!(f, "--cors-origin: {error}"),
@@ -218,6 +222,8 @@ async fn serve<S: Storage + 'static>(
     admin: Option<SocketAddr>,
     mut signals: Signals,
 ) -> Result<(), Failure> {
+    let (tls, tokens) = (settings.tls.clone(), settings.bearer_tokens.clone());
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let started = Gateway::start(settings, cache.clone()).await;
     let gateway = started.map_err(|error| match error {
         GatewayError::Anonymous { address } => GatewayFailure::Anonymous { address },
@@ -235,10 +241,20 @@ async fn serve<S: Storage + 'static>(
     // One line, for people and for scripts that wait for it. Whether anybody reads it does not matter.
     let _unread = writeln!(
         io::stdout(),
-        "topics are at http://{}/v1/topics",
+        "topics are at {scheme}://{}/v1/topics",
         gateway.address()
     );
-    signals.next().await;
+    while let Wanted::Reload = signals.next().await {
+        if tls.is_none() && tokens.is_none() {
+            info!("there is nothing to be read anew: neither certificates nor tokens");
+        }
+        if let Some(tls) = tls.clone() {
+            reload_certificates(tls).await;
+        }
+        if let Some(tokens) = tokens.clone() {
+            reload_tokens(tokens).await;
+        }
+    }
     info!("ending");
     gateway.stop().await;
     let left_bytes = cache.write_out().await;
@@ -246,6 +262,17 @@ async fn serve<S: Storage + 'static>(
         warn!(left_bytes, "not all of the cache could be written out");
     }
     Ok(())
+}
+
+/// Reads tokens anew. What is wrong with them is told, and those from before go on.
+async fn reload_tokens(tokens: BearerTokens) {
+    // Files may be slow.
+    let failure = match tokio::task::spawn_blocking(move || tokens.reload()).await {
+        Ok(Ok(())) => return info!("requests take the bearer tokens that were read anew"),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    error!(error = %failure, "the bearer tokens were not read anew; those from before go on");
 }
 
 impl GatewayArguments {
@@ -261,6 +288,7 @@ impl GatewayArguments {
             .map_err(GatewayFailure::Tokens)?;
         let cors_origins = CorsOrigins::new(&self.access.cors_origin).map_err(GatewayFailure::Cors)?;
         Ok(GatewaySettings {
+            tls: self.tls_listen.read()?,
             bearer_tokens: tokens,
             allows_anonymous: self.access.allow_anonymous,
             cors_origins,

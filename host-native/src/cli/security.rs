@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, ValueEnum};
-use kachet::transport::{SaslCredentials, Secret, Security, TlsSettings, TokenFile};
+use kachet::transport::{SaslCredentials, Secret, Security, TlsListenerSettings, TlsSettings, TokenFile};
+use tracing::{error, info};
 
 use super::failure::Failure;
 
@@ -53,6 +54,44 @@ pub(crate) struct SecurityArguments {
         conflicts_with_all = ["sasl_username", "sasl_password_file"],
     )]
     sasl_token_file: Option<PathBuf>,
+}
+
+/// TLS towards those who connect here.
+#[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "options are named after their fields")]
+pub(crate) struct TlsListenArguments {
+    /// Have clients speak TLS: the certificate as PEM, followed by those that lead to its authority
+    #[arg(long, value_name = "FILE", requires = "tls_listen_key")]
+    tls_listen_cert: Option<PathBuf>,
+    /// Its private key, as PEM and not encrypted
+    #[arg(long, value_name = "FILE", requires = "tls_listen_cert")]
+    tls_listen_key: Option<PathBuf>,
+    /// Let in only clients with a certificate of the authorities in this PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_listen_cert")]
+    tls_listen_client_ca: Option<PathBuf>,
+}
+
+impl TlsListenArguments {
+    /// Reads the files that are named.
+    pub(crate) fn read(&self) -> Result<Option<TlsListenerSettings>, Failure> {
+        let (Some(certificate), Some(key)) = (&self.tls_listen_cert, &self.tls_listen_key) else {
+            return Ok(None);
+        };
+        TlsListenerSettings::read(certificate, key, self.tls_listen_client_ca.as_deref())
+            .map(Some)
+            .map_err(Failure::Tls)
+    }
+}
+
+/// Reads certificates for clients anew. What is wrong with them is told, and those from before go on.
+pub(crate) async fn reload_certificates(tls: TlsListenerSettings) {
+    // Files may be slow.
+    let failure = match tokio::task::spawn_blocking(move || tls.reload()).await {
+        Ok(Ok(())) => return info!("new connections get the certificates that were read anew"),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    error!(error = %failure, "the certificates for clients were not read anew; those from before go on");
 }
 
 /// By Kafka's names.

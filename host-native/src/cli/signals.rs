@@ -10,7 +10,7 @@ use super::failure::Failure;
 pub(super) enum Wanted {
     /// That it ends.
     End,
-    /// That it reads its certificates anew.
+    /// That it reads its certificates and tokens anew.
     #[cfg_attr(not(unix), expect(dead_code, reason = "there is no such signal elsewhere"))]
     Reload,
 }

@@ -5,12 +5,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::{HeaderMap, Uri};
 use ring::hmac;
 use ring::rand::{SystemRandom, generate};
+use tracing::warn;
 use zeroize::Zeroizing;
 
 /// Tokens are shorter.
@@ -19,10 +21,23 @@ const FILE_LIMIT_BYTES: u64 = 64 << 10;
 const TOKEN_MIN_BYTES: usize = 16;
 
 /// Tokens of which each request has to bring one, as `Authorization: Bearer TOKEN`. They are kept as keyed hashes, so
-/// that they stand nowhere in memory, and comparing takes the same time whatever is given.
+/// that they stand nowhere in memory, and comparing takes the same time whatever is given. Clones share, also what
+/// [`Self::reload`] has read.
 #[derive(Clone)]
 pub struct BearerTokens {
-    key: Arc<hmac::Key>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Where they were read from.
+    path: Option<PathBuf>,
+    current: RwLock<Hashed>,
+    reloads: AtomicU64,
+    failed_reloads: AtomicU64,
+}
+
+struct Hashed {
+    key: hmac::Key,
     tags: Vec<hmac::Tag>,
 }
 
@@ -55,9 +70,73 @@ pub enum BearerTokensError {
 }
 
 impl BearerTokens {
-    /// Reads a file with a token a line. Several are for the time while one takes the place of another.
+    /// Reads a file with a token a line. Several are for the time while one takes the place of another. Blocks while it does.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, BearerTokensError> {
         let path = path.as_ref();
+        let hashed = Hashed::read(path)?;
+        Ok(Self::of(hashed, Some(path.to_owned())))
+    }
+
+    /// Takes tokens over, one a line. Empty lines do not count.
+    pub fn new(text: &str) -> Result<Self, BearerTokensError> {
+        Ok(Self::of(Hashed::new(text)?, None))
+    }
+
+    fn of(hashed: Hashed, path: Option<PathBuf>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                path,
+                current: RwLock::new(hashed),
+                reloads: AtomicU64::new(0),
+                failed_reloads: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Reads the same file anew, for requests that come from then on, also on connections that there are. Where anything is
+    /// wrong with it, the tokens from before go on. Blocks while it reads. Does nothing with tokens that are of no file.
+    pub fn reload(&self) -> Result<(), BearerTokensError> {
+        let shared = &*self.shared;
+        let Some(path) = &shared.path else {
+            return Ok(());
+        };
+        match Hashed::read(path) {
+            Ok(hashed) => {
+                *shared.current.write().unwrap_or_else(PoisonError::into_inner) = hashed;
+                shared.reloads.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                shared.failed_reloads.fetch_add(1, Ordering::Relaxed);
+                Err(error)
+            }
+        }
+    }
+
+    /// How often [`Self::reload`] has read the file, and how often it has failed to.
+    pub fn reloads(&self) -> (u64, u64) {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (get(&self.shared.reloads), get(&self.shared.failed_reloads))
+    }
+
+    /// Whether a request may be answered.
+    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refused> {
+        let mut given = headers.get_all(AUTHORIZATION).iter();
+        let (Some(value), None) = (given.next(), given.next()) else {
+            return Err(Refused::NoToken);
+        };
+        let token = bearer_token(value.as_bytes()).ok_or(Refused::NoToken)?;
+        let current = self.shared.current.read();
+        if current.unwrap_or_else(PoisonError::into_inner).holds(token) {
+            Ok(())
+        } else {
+            Err(Refused::WrongToken)
+        }
+    }
+}
+
+impl Hashed {
+    fn read(path: &Path) -> Result<Self, BearerTokensError> {
         let failed = |source| BearerTokensError::File {
             path: path.to_owned(),
             source,
@@ -70,11 +149,14 @@ impl BearerTokens {
         if text.len() as u64 > FILE_LIMIT_BYTES {
             return Err(failed(io::Error::other("it is too large for tokens")));
         }
-        Self::new(&text)
+        let hashed = Self::new(&text)?;
+        if is_readable_by_everybody(path) {
+            warn!(path = %path.display(), "everybody on this machine may read the bearer tokens; take that right away (chmod o-r)");
+        }
+        Ok(hashed)
     }
 
-    /// Takes tokens over, one a line. Empty lines do not count.
-    pub fn new(text: &str) -> Result<Self, BearerTokensError> {
+    fn new(text: &str) -> Result<Self, BearerTokensError> {
         let random = generate::<[u8; 32]>(&SystemRandom::new()).map_err(|_| BearerTokensError::Random)?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, &random.expose());
         let mut tags = Vec::new();
@@ -91,33 +173,35 @@ impl BearerTokens {
         if tags.is_empty() {
             return Err(BearerTokensError::None);
         }
-        Ok(Self {
-            key: Arc::new(key),
-            tags,
-        })
+        Ok(Self { key, tags })
     }
 
-    /// Whether a request may be answered.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refused> {
-        let mut given = headers.get_all(AUTHORIZATION).iter();
-        let (Some(value), None) = (given.next(), given.next()) else {
-            return Err(Refused::NoToken);
-        };
-        let token = bearer_token(value.as_bytes()).ok_or(Refused::NoToken)?;
+    fn holds(&self, token: &[u8]) -> bool {
         // All of them, so that the time does not tell which one is right.
         let is_right = |tag: &hmac::Tag| hmac::verify(&self.key, token, tag.as_ref()).is_ok();
-        let rights = self.tags.iter().filter(|tag| is_right(tag)).count();
-        if rights > 0 {
-            Ok(())
-        } else {
-            Err(Refused::WrongToken)
-        }
+        self.tags.iter().filter(|tag| is_right(tag)).count() > 0
     }
+}
+
+#[cfg(unix)]
+fn is_readable_by_everybody(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+
+    const OTHERS_READ: u32 = 0o004;
+    path.metadata()
+        .is_ok_and(|metadata| metadata.permissions().mode() & OTHERS_READ != 0)
+}
+
+#[cfg(not(unix))]
+fn is_readable_by_everybody(_path: &Path) -> bool {
+    false
 }
 
 impl fmt::Debug for BearerTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BearerTokens({} of them)", self.tags.len())
+        let current = self.shared.current.read();
+        let count = current.unwrap_or_else(PoisonError::into_inner).tags.len();
+        write!(f, "BearerTokens({count} of them)")
     }
 }
 

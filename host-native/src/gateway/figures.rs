@@ -21,6 +21,7 @@ pub(super) struct Figures {
     answers: Mutex<BTreeMap<u16, u64>>,
     connections: AtomicU64,
     turned_away: AtomicU64,
+    failed_handshakes: AtomicU64,
 }
 
 impl Figures {
@@ -37,6 +38,10 @@ impl Figures {
 
     pub(super) fn one_turned_away(&self) {
         self.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn one_failed_handshake(&self) {
+        self.failed_handshakes.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -77,8 +82,21 @@ impl<T: Transport, S: Storage + 'static> GatewayMonitor<T, S> {
             .collect();
         let answers = answers.iter().map(|(status, count)| (status.as_str(), *count));
         labelled(text, "gateway_requests_total", "status", answers)?;
+        let settings = &shared.settings;
+        if let Some(tls) = &settings.tls {
+            let failed = get(&figures.failed_handshakes);
+            plain(text, "gateway_handshakes_failed_total", "counter", failed)?;
+            reloads(text, "gateway_certificate_reloads_total", tls.reloads())?;
+        }
+        if let Some(tokens) = &settings.bearer_tokens {
+            reloads(text, "gateway_token_reloads_total", tokens.reloads())?;
+        }
         cache_figures(text, &shared.cache.statistics())
     }
+}
+
+fn reloads(text: &mut String, name: &str, (done, failed): (u64, u64)) -> fmt::Result {
+    labelled(text, name, "outcome", [("done", done), ("failed", failed)])
 }
 
 impl<T: Transport, S: Storage + 'static> Watched for GatewayMonitor<T, S> {

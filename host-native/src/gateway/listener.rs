@@ -13,15 +13,19 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use kachet_core::storage::Storage;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tracing::debug;
 
 use super::activity::Activity;
 use super::{GatewayLimits, Shared, router};
-use crate::transport::Transport;
+use crate::transport::{TlsListenerSettings, Transport};
 
 /// A listener that cannot accept, mostly for want of file descriptors, tries again after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -33,6 +37,8 @@ const HEAD_BYTES: usize = 16 << 10;
 const STREAMS: u32 = 64;
 /// What one HTTP/2 stream may hold of an answer that is not taken yet, in bytes.
 const STREAM_BUFFER_BYTES: usize = 128 << 10;
+/// What is spoken over TLS, the first first (RFC 7301).
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// Accepts until the gateway ends and all connections have.
 pub(super) async fn accept<T: Transport, S: Storage + 'static>(
@@ -84,6 +90,35 @@ async fn serve<T: Transport, S: Storage + 'static>(
 ) {
     // A socket that refuses the option still works.
     let _slower = stream.set_nodelay(true);
+    let Some(tls) = &shared.settings.tls else {
+        return converse(shared, router, stream, peer).await;
+    };
+    let limit = shared.settings.limits.request_timeout;
+    let shaken = tokio::select! {
+        shaken = timeout(limit, shake_hands(tls, stream)) => shaken,
+        () = shared.stopped() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => return converse(shared, router, stream, peer).await,
+        Ok(Err(error)) => debug!(%peer, %error, "a client and this gateway do not come to speak TLS"),
+        Err(_) => debug!(%peer, "a client takes too long to come to speak TLS"),
+    }
+    shared.figures.one_failed_handshake();
+}
+
+async fn shake_hands(tls: &TlsListenerSettings, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    // A few pointers to what clones share, beside which a handshake is long.
+    let mut config = ServerConfig::clone(&tls.config());
+    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+    TlsAcceptor::from(Arc::new(config)).accept(stream).await
+}
+
+async fn converse<T: Transport, S: Storage + 'static>(
+    shared: &Shared<T, S>,
+    router: Router,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: SocketAddr,
+) {
     let limits = &shared.settings.limits;
     let activity = Activity::new();
     let service = TowerToHyperService::new(router);

@@ -1,8 +1,8 @@
 //! An HTTP gateway for what has no socket, such as browsers, Workers and curl: records and Fetch responses out of a
 //! cluster, through the cache, read only. `docs/gateway.md` describes the API.
 //!
-//! HTTP/1.1 and HTTP/2 without TLS (prior knowledge) share a port. An address that is not the machine's own is listened
-//! on only with a bearer token, or where the settings say that everybody may read.
+//! HTTP/1.1 and HTTP/2 share a port, with TLS or without. An address that is not the machine's own is listened on only with a
+//! bearer token, with certificates of clients, or where the settings say that everybody may read.
 //!
 //! ```no_run
 //! use kachet::cache::Cache;
@@ -56,7 +56,7 @@ pub use self::limits::GatewayLimits;
 use self::topics::Listing;
 use crate::cache::Cache;
 use crate::client::{Client, ClientError, ClientSettings, Isolation};
-use crate::transport::{BrokerAddress, Transport};
+use crate::transport::{BrokerAddress, TlsListenerSettings, Transport};
 
 /// How a gateway behaves.
 #[derive(Clone, Debug)]
@@ -65,6 +65,8 @@ pub struct GatewaySettings {
     pub listen: SocketAddr,
     /// Brokers to begin with.
     pub bootstrap: Vec<BrokerAddress>,
+    /// Has clients speak TLS, HTTP/2 by ALPN. Where it demands a certificate of them, whoever has one may read.
+    pub tls: Option<TlsListenerSettings>,
     /// One of these has to come with each request; without them everybody may read.
     pub bearer_tokens: Option<BearerTokens>,
     /// Lets everybody read who reaches the address, where that is not a loopback one and there are no tokens; and any name
@@ -84,12 +86,22 @@ impl GatewaySettings {
         Self {
             listen,
             bootstrap,
+            tls: None,
             bearer_tokens: None,
             allows_anonymous: false,
             cors_origins: CorsOrigins::default(),
             retry_timeout: ClientSettings::default().retry_timeout,
             limits: GatewayLimits::default(),
         }
+    }
+
+    /// Whether something has to be known or owned to read here, so that other caches must not hand it on.
+    fn knows_its_clients(&self) -> bool {
+        let demands_certificate = self
+            .tls
+            .as_ref()
+            .is_some_and(TlsListenerSettings::demands_certificate);
+        self.bearer_tokens.is_some() || demands_certificate
     }
 }
 
@@ -99,7 +111,8 @@ impl GatewaySettings {
 pub enum GatewayError {
     /// Others than this machine could read without a token.
     #[error(
-        "{address} can be reached from other machines, and there is no bearer token: set one, or say that everybody may read"
+        "{address} can be reached from other machines, and neither a bearer token nor a certificate is asked for: set one, or say \
+         that everybody may read"
     )]
     Anonymous {
         /// Where it was to listen.
@@ -153,7 +166,7 @@ impl<T: Transport, S: Storage + 'static> Gateway<T, S> {
     /// Starts to listen. Asks no broker yet. Runs on the tokio runtime of the caller.
     pub async fn start(settings: GatewaySettings, cache: Cache<T, S>) -> Result<Self, GatewayError> {
         let address = settings.listen;
-        let is_open = settings.bearer_tokens.is_none() && !settings.allows_anonymous;
+        let is_open = !settings.knows_its_clients() && !settings.allows_anonymous;
         if is_open && !address.ip().is_loopback() {
             return Err(GatewayError::Anonymous { address });
         }

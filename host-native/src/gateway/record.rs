@@ -169,7 +169,7 @@ impl<T: Transport, S: Storage + 'static> Shared<T, S> {
             return Ok(HeaderValue::from_static("no-cache"));
         }
         // Shared caches must not give to everybody what takes a token.
-        let who = if self.settings.bearer_tokens.is_some() {
+        let who = if self.settings.knows_its_clients() {
             "private"
         } else {
             "public"

@@ -7,6 +7,7 @@ mod connections;
 mod fetch;
 mod listing;
 mod records;
+mod tls;
 mod topics;
 
 use core::time::Duration;

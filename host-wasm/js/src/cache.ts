@@ -339,7 +339,19 @@ export class Cache {
     const { count, sizeLimit } = limits(range);
     const committed = range.committed ?? false;
     const block = call(() => this.#raw.records(high, low, partition, from, count, sizeLimit, committed, this.#now()));
-    return block && readBlock(block);
+    return block === 0 ? undefined : this.#lent(block);
+  }
+
+  /** Copies what the module lends, and gives it back. */
+  #lent(block: number): Records {
+    let next = -1n;
+    let records: KafkaRecord[];
+    try {
+      records = readBlock(memory(), block);
+    } finally {
+      next = call(() => this.#raw.release());
+    }
+    return { records, next: next < 0n ? null : next };
   }
 
   /** The records from an offset on: those that are cached, or else those of one fetch. */
@@ -374,9 +386,7 @@ export class Cache {
     const partition = whole(range.partition, "partition", 0, I32_MAX);
     const from = offset(range.offset);
     const { count, sizeLimit } = limits(range);
-    return readBlock(
-      call(() => this.#raw.decode(response, version, 0, high, low, partition, from, count, sizeLimit)),
-    );
+    return this.#lent(call(() => this.#raw.decode(response, version, 0, high, low, partition, from, count, sizeLimit)));
   }
 
   /** The cached batch that holds an offset, or the next one behind a gap, to the byte as the broker sent it. */

@@ -6,7 +6,10 @@ export interface Header {
   value: Uint8Array | null;
 }
 
-/** A record. Its bytes are its own: they stay as they are whatever becomes of the cache. */
+/**
+ * A record. Its bytes stay as they are whatever becomes of the cache. Those of records that were read together share one buffer,
+ * which lives as long as any of them: `slice()` what is kept for long out of much.
+ */
 export interface KafkaRecord {
   /** Its offset in the partition. */
   offset: bigint;
@@ -20,8 +23,11 @@ export interface KafkaRecord {
   headers: Header[];
 }
 
-const TABLE_WORDS = 3;
+/** Of 32 bits, in front of the places of pieces. */
+const LAYOUT_WORDS = 6;
+/** Of 64 bits, as they stand in the tables. */
 const RECORD_WORDS = 6;
+const HEADER_WORDS = 2;
 const NULL = -1;
 const text = new TextDecoder();
 
@@ -33,39 +39,51 @@ export interface Records {
   next: bigint | null;
 }
 
-/** Reads a block as `records.rs` lays it out. Keys and values are views of the block, which is copied nowhere. */
-export function readBlock(block: Uint8Array): Records {
-  const longs = new BigInt64Array(block.buffer, block.byteOffset, block.byteLength >> 3);
-  const words = new Int32Array(block.buffer, block.byteOffset, block.byteLength >> 2);
-  const count = words[0]!;
-  const headersAt = TABLE_WORDS + count * RECORD_WORDS;
-  const { buffer } = block;
-  const bytesAt = block.byteOffset + (headersAt + words[2]! * 2) * 8;
-  const place = (word: number): Uint8Array | null => {
-    const length = words[2 * word + 1]!;
-    if (length === NULL) return null;
-    return new Uint8Array(buffer, bytesAt + words[2 * word]!, length);
-  };
-  const headers = (word: number): Header[] => {
-    const length = words[2 * word + 1]!;
-    const found: Header[] = [];
-    for (let at = 0; at < length; at += 1) {
-      const header = headersAt + 2 * (words[2 * word]! + at);
-      found.push({ key: text.decode(place(header)!), value: place(header + 1) });
-    }
-    return found;
-  };
+/**
+ * Reads what `Block::layout` of `records.rs` says at an address of the module's memory, and copies the bytes out of there, once
+ * for all of them: keys and values are views of the copy.
+ */
+export function readBlock(memory: ArrayBuffer, layoutAt: number): KafkaRecord[] {
+  const layout = new Uint32Array(memory, layoutAt, LAYOUT_WORDS);
+  const longs = new BigInt64Array(memory, layout[0], layout[1]);
+  const words = new Int32Array(memory, layout[0], 2 * layout[1]!);
+  const headers = new Int32Array(memory, layout[2], 2 * layout[3]!);
+  const bytes = copied(memory, new Uint32Array(memory, layoutAt + 4 * LAYOUT_WORDS, 2 * layout[5]!), layout[4]!);
+  const count = longs.length / RECORD_WORDS;
   const records = new Array<KafkaRecord>(count);
-  for (let at = 0; at < count; at += 1) {
-    const word = TABLE_WORDS + at * RECORD_WORDS;
+  for (let at = 0, word = 0; at < count; at += 1, word += RECORD_WORDS) {
     records[at] = {
       offset: longs[word]!,
       timestamp: longs[word + 1]!,
-      key: place(word + 2),
-      value: place(word + 3),
-      headers: headers(word + 4),
+      key: place(bytes, words, 2 * word + 4),
+      value: place(bytes, words, 2 * word + 6),
+      headers: words[2 * word + 9] === 0 ? [] : headersOf(bytes, headers, words[2 * word + 8]!, words[2 * word + 9]!),
     };
   }
-  const next = longs[2]!;
-  return { records, next: next < 0n ? null : next };
+  return records;
+}
+
+/** The bytes of all pieces, one behind another; `pieces` has the address and the length of each. */
+function copied(memory: ArrayBuffer, pieces: Uint32Array, size: number): ArrayBuffer {
+  if (pieces.length === 2) return memory.slice(pieces[0]!, pieces[0]! + size);
+  const bytes = new Uint8Array(size);
+  for (let piece = 0, at = 0; piece < pieces.length; piece += 2) {
+    bytes.set(new Uint8Array(memory, pieces[piece], pieces[piece + 1]), at);
+    at += pieces[piece + 1]!;
+  }
+  return bytes.buffer;
+}
+
+function place(bytes: ArrayBuffer, words: Int32Array, at: number): Uint8Array | null {
+  const length = words[at + 1]!;
+  return length === NULL ? null : new Uint8Array(bytes, words[at]!, length);
+}
+
+function headersOf(bytes: ArrayBuffer, words: Int32Array, first: number, count: number): Header[] {
+  const found: Header[] = [];
+  for (let at = first; at < first + count; at += 1) {
+    const key = place(bytes, words, 2 * HEADER_WORDS * at)!;
+    found.push({ key: text.decode(key), value: place(bytes, words, 2 * HEADER_WORDS * at + 2) });
+  }
+  return found;
 }

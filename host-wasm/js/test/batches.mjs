@@ -20,13 +20,16 @@ const varint = (value) => {
   return Buffer.from([...bytes, zigzag]);
 };
 
-/** A batch with `records` records of `size` bytes. */
-export function batch(base, { records, size, gzip = false }) {
+const sized = (text) => [varint(text.length), Buffer.from(text)];
+
+/** A batch with `records` records of `size` bytes and so many headers. It says that it is compressed by `codec`. */
+export function batch(base, { records, size, headers = 0, gzip = false, codec = gzip ? 1 : 0 }) {
+  const listed = Array.from({ length: headers }, (_, at) => [...sized(`name-${at}`), ...sized(`value-${at}`)]).flat();
   const body = Buffer.concat(
     Array.from({ length: records }, (_, at) => {
       const key = Buffer.from(`key-${base + at}`);
       const value = Buffer.from(`value-${base + at}-`.padEnd(size, "abcdefghijklmnopqrstuvwxyz"));
-      const record = Buffer.concat([Buffer.from([0]), varint(at), varint(at), varint(key.length), key, varint(value.length), value, varint(0)]);
+      const record = Buffer.concat([Buffer.from([0]), varint(at), varint(at), varint(key.length), key, varint(value.length), value, varint(headers), ...listed]);
       return Buffer.concat([varint(record.length), record]);
     }),
   );
@@ -36,7 +39,7 @@ export function batch(base, { records, size, gzip = false }) {
   header.writeInt32BE(49 + payload.length, 8);
   header.writeInt32BE(0, 12);
   header[16] = 2;
-  header.writeInt16BE(gzip ? 1 : 0, 21);
+  header.writeInt16BE(codec, 21);
   header.writeInt32BE(records - 1, 23);
   header.writeBigInt64BE(1_700_000_000_000n, 27);
   header.writeBigInt64BE(1_700_000_000_000n, 35);

@@ -4,6 +4,7 @@ import test from "node:test";
 
 import { Cache, KachetError } from "kachet";
 import { answerLine, crc32 } from "./answers.mjs";
+import { batch as made, response as holding, topic as madeTopic } from "./batches.mjs";
 import { asked, names, requestFrame, responseFrame, topicOf, versionOf } from "./frames.mjs";
 
 const answers = readFileSync(new URL(process.env.KACHET_ANSWERS), "utf8").trimEnd().split("\n");
@@ -165,6 +166,57 @@ test("a record is given by its offset; null says that there is none, undefined t
   assert.equal(some.next, records[2].offset + 1n);
   const small = cache.records({ topic, partition: 0, offset: 0, sizeLimit: 1 });
   assert.equal(small.records.length, 1);
+});
+
+/** A cache with such batches of ten records, the first of which begins at 0. */
+function holds(options) {
+  const cache = new Cache(forever);
+  const batches = options.map((each, at) => made(10 * at, { records: 10, size: 100, ...each }));
+  const plan = cache.plan(Cache.request({ topic: madeTopic, partition: 0, offset: 0 }));
+  cache.absorb(plan, holding(batches, 10 * batches.length));
+  assert.equal(cache.stats().batches, batches.length);
+  return cache;
+}
+
+test("records come out of parts of batches and of whole ones, and nobody's writing reaches the cache", () => {
+  const cache = holds([{}, { headers: 2 }, { gzip: true }, { gzip: true, headers: 3 }, {}]);
+  const text = (bytes) => Buffer.from(bytes).toString();
+  const read = (offset, count) => cache.records({ topic: madeTopic, partition: 0, offset, count });
+  const headerCount = [0, 2, 0, 3, 0];
+  for (const [offset, count] of [[0, 50], [0, 10], [10, 10], [3, 4], [3, 20], [5, 40], [19, 22], [30, 11], [49, 1]]) {
+    const { records, next } = read(offset, count);
+    assert.equal(next, BigInt(offset + count));
+    assert.equal(records.length, count);
+    records.forEach((record, at) => {
+      const number = offset + at;
+      assert.equal(record.offset, BigInt(number));
+      assert.equal(record.timestamp, 1_700_000_000_000n + BigInt(number % 10));
+      assert.equal(text(record.key), `key-${number}`);
+      assert.equal(text(record.value), `value-${number}-`.padEnd(100, "abcdefghijklmnopqrstuvwxyz"));
+      const headers = record.headers.map(({ key, value }) => `${key}=${text(value)}`);
+      const expected = Array.from({ length: headerCount[Math.trunc(number / 10)] }, (_, n) => `name-${n}=value-${n}`);
+      assert.deepEqual(headers, expected);
+      // They are nobody else's: the next turn reads the same again.
+      record.key.fill(0);
+      record.value.fill(0);
+    });
+  }
+  const { records } = read(0, 50);
+  const before = structuredClone(records);
+  cache.invalidate();
+  const other = new Cache(forever);
+  other.absorb(other.plan(requestFrame(name)), responseFrame(name));
+  assert.deepEqual(records, before);
+});
+
+test("who has read what was asked for does not look at the batch behind it", () => {
+  // The second says that it is compressed by gzip, and is not.
+  const cache = holds([{}, { codec: 1 }]);
+  const range = { topic: madeTopic, partition: 0, offset: 0 };
+  assert.equal(cache.records({ ...range, count: 10 }).next, 10n);
+  assert.equal(cache.record(madeTopic, 0, 9n).offset, 9n);
+  assert.throws(() => cache.records({ ...range, count: 11 }), code("CODEC"));
+  assert.equal(cache.records({ ...range, count: 10 }).records.length, 10);
 });
 
 test("a batch comes as the broker sent it, and a view of it without a copy", async () => {

@@ -1,22 +1,17 @@
-//! Records out of answers, as blocks that cross a module's border in one copy.
+//! Records out of answers: a table that says where each record's parts lie, and the bytes that they lie in, which are those of
+//! the batches as they stand in the cache or were decompressed.
 //!
 //! Every byte of a record passes through here, so this is a crate by itself: modules are built for size, and it for speed.
 //!
-//! A block is a table in little-endian 64-bit words, and behind it the bytes that the table points into:
+//! Six 64-bit words are one record:
 //!
 //! ```text
-//! word 0        records
-//! word 1        headers of all records
-//! word 2        the offset to read on from; −1 if there was nothing to read
-//! then, for each record, six words:
-//!   offset · timestamp · key · value · first header and their count · 0
-//! then, for each header, two words:
-//!   key · value
-//! then bytes
+//! offset · timestamp · key · value · first header and their count · 0
 //! ```
 //!
-//! A key or a value is a place in those bytes: its start in the low 32 bits and its length in the high 32; −1 for null.
-//! The headers of a record are the index of the first in the low half and their count in the high half.
+//! and two are one header: key · value. A key or a value is a place in the bytes of all pieces, one behind another: its start in
+//! the low 32 bits and its length in the high 32; −1 for null. The headers of a record are the index of the first in the low half
+//! and their count in the high half.
 
 #![no_std]
 
@@ -24,9 +19,10 @@ extern crate alloc;
 
 mod error;
 
-use alloc::borrow::Cow;
 use alloc::vec::Vec;
+use core::mem;
 
+use bytes::Bytes;
 use kachet_core::wire::codec::{Codec, decompress};
 use kachet_core::wire::{
     AbortedWalk, BatchEntry, Batches, Crc32c, PartitionData, Record, RecordBatch, RecordBytes,
@@ -34,7 +30,6 @@ use kachet_core::wire::{
 
 pub use self::error::Error;
 
-const TABLE_WORDS: usize = 3;
 const RECORD_WORDS: usize = 6;
 const NULL: u64 = u64::MAX;
 
@@ -68,12 +63,24 @@ pub struct RecordView<'b, H> {
     pub headers: H,
 }
 
+/// Bytes that records lie in.
+#[derive(Debug)]
+struct Piece {
+    /// How many bytes lie in the pieces before it.
+    start: usize,
+    bytes: Bytes,
+}
+
 /// Collects records.
 #[derive(Debug, Default)]
 pub struct Block {
     records: Vec<u64>,
     headers: Vec<u64>,
-    bytes: Vec<u8>,
+    pieces: Vec<Piece>,
+    /// Bytes of all pieces.
+    size_bytes: usize,
+    /// The piece at the end, as long as it grows: records of which not the whole batch is wanted.
+    picked: Vec<u8>,
     next_offset: Option<i64>,
     is_full: bool,
 }
@@ -107,7 +114,7 @@ impl Block {
         }
         let mut aborted = AbortedWalk::new(data.aborted_transactions.as_deref());
         let slices = data.records.iter().flat_map(RecordBytes::slices);
-        for entry in slices.flat_map(|slice| Batches::new(slice)) {
+        for (slice, entry) in slices.flat_map(|slice| Batches::new(slice).map(move |entry| (slice, entry))) {
             let batch = match entry.map_err(|source| Error::Batch { partition, source })? {
                 BatchEntry::Batch(batch) => batch,
                 BatchEntry::Legacy(message) => {
@@ -118,17 +125,19 @@ impl Block {
                     });
                 }
             };
-            self.read_batch(partition, &batch, &mut aborted, wanted)?;
+            self.read_batch(partition, slice, &batch, &mut aborted, wanted)?;
             if self.is_full {
                 break;
             }
         }
+        self.end_picked();
         Ok(())
     }
 
     fn read_batch(
         &mut self,
         partition: i32,
+        slice: &Bytes,
         batch: &RecordBatch<'_>,
         aborted: &mut AbortedWalk,
         wanted: &Wanted,
@@ -138,19 +147,17 @@ impl Block {
             batch.verify(Crc32c::COMPACT).map_err(source)?;
         }
         if batch.is_control() {
-            let payload = payload(partition, batch, wanted)?;
+            let payload = payload(partition, slice, batch, wanted)?;
             aborted.pass_marker(batch, &payload);
         } else if !aborted.holds(batch) && batch.last_offset() >= wanted.from_offset {
-            let payload = payload(partition, batch, wanted)?;
+            let payload = payload(partition, slice, batch, wanted)?;
             let whole = self.takes_whole(batch, &payload, wanted);
             for record in batch.records(&payload) {
                 let record = record.map_err(source)?;
                 if record.offset < wanted.from_offset {
                     continue;
                 }
-                if whole.is_none()
-                    && (self.count() >= wanted.count_limit || self.bytes.len() >= wanted.size_limit_bytes)
-                {
+                if whole.is_none() && self.reaches(wanted) {
                     self.is_full = true;
                     return Ok(());
                 }
@@ -159,21 +166,40 @@ impl Block {
             }
         }
         self.next_offset = batch.last_offset().checked_add(1);
+        // No batch behind it is looked at to find that out.
+        self.is_full = self.reaches(wanted);
         Ok(())
     }
 
-    /// Takes the bytes of a batch in as they are, if all of its records are wanted: one copy for all of them. Gives where they
-    /// begin.
-    fn takes_whole(&mut self, batch: &RecordBatch<'_>, payload: &[u8], wanted: &Wanted) -> Option<usize> {
+    fn reaches(&self, wanted: &Wanted) -> bool {
+        self.count() >= wanted.count_limit || self.size_bytes >= wanted.size_limit_bytes
+    }
+
+    /// Takes the bytes of a batch in as they are, if all of its records are wanted: nothing is copied. Gives where they begin.
+    fn takes_whole(&mut self, batch: &RecordBatch<'_>, payload: &Bytes, wanted: &Wanted) -> Option<usize> {
         let count = usize::try_from(batch.records_count()).ok()?;
-        let start = self.bytes.len();
+        let start = self.size_bytes;
         let fits = batch.base_offset() >= wanted.from_offset
             && self.count().checked_add(count)? <= wanted.count_limit
             && start.checked_add(payload.len())? <= wanted.size_limit_bytes;
         if fits {
-            self.bytes.extend_from_slice(payload);
+            self.end_picked();
+            self.pieces.push(Piece {
+                start,
+                bytes: payload.clone(),
+            });
+            self.size_bytes += payload.len();
         }
         fits.then_some(start)
+    }
+
+    /// Makes a piece of what was picked out of batches.
+    fn end_picked(&mut self) {
+        let bytes = Bytes::from(mem::take(&mut self.picked));
+        if !bytes.is_empty() {
+            let start = self.size_bytes - bytes.len();
+            self.pieces.push(Piece { start, bytes });
+        }
     }
 
     /// `whole`: where the bytes begin that the record is a part of, and these.
@@ -202,8 +228,9 @@ impl Block {
             let within = (bytes.as_ptr() as usize).saturating_sub(payload.as_ptr() as usize);
             return pair(start + within, bytes.len());
         }
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
+        let start = self.size_bytes;
+        self.picked.extend_from_slice(bytes);
+        self.size_bytes += bytes.len();
         pair(start, bytes.len())
     }
 
@@ -235,23 +262,26 @@ impl Block {
             return None;
         }
         let (start, length) = unpair(place);
-        self.bytes.get(start..)?.get(..length)
+        let behind = self.pieces.partition_point(|piece| piece.start <= start);
+        let Some(piece) = self.pieces.get(behind.saturating_sub(1)) else {
+            // Nothing but empty keys and values was picked.
+            return Some(&[]);
+        };
+        piece.bytes.get(start - piece.start..)?.get(..length)
     }
 
-    /// The block in one piece.
-    pub fn into_bytes(self) -> Vec<u8> {
-        let words = TABLE_WORDS + self.records.len() + self.headers.len();
-        let mut block = Vec::with_capacity(words * 8 + self.bytes.len());
-        let table = [
-            self.count() as u64,
-            (self.headers.len() / 2) as u64,
-            self.next_offset.unwrap_or(-1).cast_unsigned(),
-        ];
-        for word in table.iter().chain(&self.records).chain(&self.headers) {
-            block.extend_from_slice(&word.to_le_bytes());
+    /// Where all of it lies, for whoever sees this memory: address and number of words of the records' table, of the headers'
+    /// table, all bytes, the number of pieces, and address and length of each.
+    pub fn layout(&self) -> Vec<usize> {
+        let mut layout = Vec::with_capacity(6 + 2 * self.pieces.len());
+        for words in [&self.records, &self.headers] {
+            layout.extend([words.as_ptr() as usize, words.len()]);
         }
-        block.extend_from_slice(&self.bytes);
-        block
+        layout.extend([self.size_bytes, self.pieces.len()]);
+        for Piece { bytes, .. } in &self.pieces {
+            layout.extend([bytes.as_ptr() as usize, bytes.len()]);
+        }
+        layout
     }
 }
 
@@ -265,13 +295,14 @@ fn unpair(pair: u64) -> (usize, usize) {
     (half(pair), half(pair >> 32))
 }
 
-fn payload<'b>(partition: i32, batch: &RecordBatch<'b>, wanted: &Wanted) -> Result<Cow<'b, [u8]>, Error> {
+/// The batch's records, decompressed; `slice` is what the batch lies in.
+fn payload(partition: i32, slice: &Bytes, batch: &RecordBatch<'_>, wanted: &Wanted) -> Result<Bytes, Error> {
     let expanded = match batch.codec() {
-        Ok(Codec::None) => return Ok(Cow::Borrowed(batch.payload())),
+        Ok(Codec::None) => return Ok(slice.slice_ref(batch.payload())),
         Ok(codec) => decompress(codec, batch.payload(), wanted.decompressed_limit_bytes),
         Err(error) => Err(error),
     };
-    expanded.map(Cow::Owned).map_err(|source| Error::Codec {
+    expanded.map(Bytes::from).map_err(|source| Error::Codec {
         partition,
         base_offset: batch.base_offset(),
         source,

@@ -8,7 +8,7 @@ use anyhow::Result;
 use bytes::{BufMut, Bytes, BytesMut};
 use kachet::cache::Cache;
 use kachet::gateway::{Gateway, GatewaySettings};
-use kachet::transport::{TcpSettings, TcpTransport};
+use kachet::transport::{TcpSettings, TcpTransport, TlsListenerSettings};
 use kachet_core::storage::MemoryStorage;
 use kachet_core::time::MaxStaleness;
 use kachet_core::wire::{
@@ -23,6 +23,14 @@ const CACHE_BYTES: u64 = 64 << 20;
 const PROTOCOLS: [&str; 2] = ["--http1.1", "--http2-prior-knowledge"];
 
 async fn gateway_before(bootstrap: &str, max_staleness: MaxStaleness) -> Result<CachingGateway> {
+    gateway_with(bootstrap, max_staleness, None).await
+}
+
+async fn gateway_with(
+    bootstrap: &str,
+    max_staleness: MaxStaleness,
+    tls: Option<TlsListenerSettings>,
+) -> Result<CachingGateway> {
     let brokers = bootstrap
         .split(',')
         .map(str::parse)
@@ -30,7 +38,10 @@ async fn gateway_before(bootstrap: &str, max_staleness: MaxStaleness) -> Result<
     let cache = Cache::builder(TcpTransport::new(TcpSettings::default()))
         .size_limit_bytes(CACHE_BYTES)
         .max_staleness(max_staleness);
-    let settings = GatewaySettings::new(([127, 0, 0, 1], 0).into(), brokers);
+    let settings = GatewaySettings {
+        tls,
+        ..GatewaySettings::new(([127, 0, 0, 1], 0).into(), brokers)
+    };
     Ok(Gateway::start(settings, cache.build()).await?)
 }
 

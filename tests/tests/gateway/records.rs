@@ -1,13 +1,15 @@
 //! Records, one and many.
 
 use anyhow::Result;
+use kachet::transport::TlsListenerSettings;
 use kachet_core::time::MaxStaleness;
+use kachet_tests::certificates::{Authority, Validity};
 use kachet_tests::java::{self, Isolation};
 use kachet_tests::kafka::{KafkaSettings, own_kafka, shared_kafka, writer_for};
 use kachet_tests::{curl, kcat};
 use serde_json::Value;
 
-use crate::{PROTOCOLS, gateway_before, get};
+use crate::{PROTOCOLS, gateway_before, gateway_with, get};
 
 const FRESH: MaxStaleness = MaxStaleness::Within(core::time::Duration::from_secs(1));
 
@@ -65,6 +67,24 @@ async fn every_codec_reads_as_by_the_java_client_one_by_one_and_as_lines() -> Re
     }
     let topics = get(&gateway, &format!("/v1/topics?prefix={topic}"), &[])?.json()?;
     assert_eq!(topics["topics"][0]["name"], topic);
+    reads_over_tls(&broker.bootstrap(), topic, &own).await
+}
+
+/// curl verifies the certificate, and has a protocol chosen for it.
+async fn reads_over_tls(bootstrap: &str, topic: &str, own: &[Value]) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let authority = Authority::new(folder.path(), "authority")?;
+    let identity = authority.sign("gateway", &["localhost"], Validity::Current)?;
+    let tls = TlsListenerSettings::read(&identity.certificate, &identity.key, None)?;
+    let gateway = gateway_with(bootstrap, FRESH, Some(tls)).await?;
+    let port = gateway.address().port();
+    let url = format!("https://localhost:{port}/v1/topics/{topic}/0/records?offset=earliest&count=1000");
+    let ca = authority.file.display().to_string();
+    for (protocol, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
+        let answer = curl::ask(&["--cacert", &ca, "--ipv4", protocol, &url], b"")?;
+        assert_eq!(lines(&answer.body), own, "HTTP/{version}");
+        assert_eq!(answer.version, version);
+    }
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! A host that embeds the component: one instance for each plugin, each with limits of its own for memory, for instructions and
-//! for time.
+//! A host that embeds the component: one instance for each plugin, each with limits of its own for memory, for instructions, for
+//! time and for what it hands out.
 //!
 //! A plugin's cache asks upstream through its host. What a plugin does to itself, by an endless loop or by taking all memory that
 //! it can get, ends its own call with an error and leaves the others alone.
@@ -39,6 +39,8 @@ pub struct Limits {
     pub fuel: u64,
     /// How long one call may take, what upstream takes included.
     pub time: Duration,
+    /// What one call may hand out, in bytes, about. Less than memory does not suffice: the same bytes may be handed out many times.
+    pub answer_bytes: usize,
 }
 
 impl Default for Limits {
@@ -47,6 +49,7 @@ impl Default for Limits {
             memory_bytes: 64 << 20,
             fuel: 10_000_000_000,
             time: Duration::from_secs(60),
+            answer_bytes: 64 << 20,
         }
     }
 }
@@ -130,6 +133,7 @@ impl Runtime {
         };
         let mut store = Store::new(&self.engine, host);
         store.limiter(|host| &mut host.limits);
+        store.set_hostcall_fuel(limits.answer_bytes);
         refill(&mut store, limits)?;
         Ok(store)
     }

@@ -100,6 +100,16 @@ fn several_plugins_read_every_codec_of_a_real_kafka_and_ask_it_once() -> Result<
             "everything else comes from the cache"
         );
         assert_eq!(plugin.figure("upstream_fetches")?, 1);
+
+        // That there is no such partition says nothing of the one that there is.
+        let error = plugin.record(topic_id(id), 99, 0)?.unwrap_err();
+        assert_eq!(
+            (error.code.as_str(), count.load(Ordering::Relaxed)),
+            ("BROKER", 2)
+        );
+        assert!(error.message.ends_with("error 3"), "{}", error.message);
+        assert_eq!(plugin.records(range)?.unwrap().records.len(), 300);
+        assert_eq!(count.load(Ordering::Relaxed), 2);
     }
     Ok(())
 }

@@ -386,48 +386,6 @@ fn what_is_of_one_epoch_too_many_is_kept_after_the_next_validation() {
 }
 
 #[test]
-fn errors_are_not_kept_and_have_their_consequences() {
-    let two = || {
-        let mut cache = cache_of(1 << 20);
-        let both = request_of(&[(0, 0), (1, 0)]);
-        let answer = response_of(vec![data(0, 10, batch(0, 10)), data(1, 10, batch(0, 10))]);
-        absorb(&mut cache, &both, &answer);
-        cache
-    };
-    let after = |error_code| {
-        let mut cache = two();
-        absorb(
-            &mut cache,
-            &request(50),
-            &response_of(vec![PartitionData::error(0, error_code)]),
-        );
-        check_accounting(&cache);
-        let hit_of = |index| {
-            cache
-                .plan(request_of(&[(index, 0)]), at(0))
-                .into_response()
-                .is_some()
-        };
-        (hit_of(0), hit_of(1), cache.statistics().batches)
-    };
-    assert_eq!(after(1), (false, true, 2), "out of range: validate first");
-    assert_eq!(after(6), (false, true, 2), "another leader: validate first");
-    assert_eq!(after(74), (false, true, 2));
-    assert_eq!(
-        after(3),
-        (false, false, 1),
-        "the partition is gone, its topic is in doubt"
-    );
-    assert_eq!(after(100), (false, false, 0), "the topic is gone");
-    assert_eq!(after(103), (false, false, 0));
-    assert_eq!(
-        after(29),
-        (true, true, 2),
-        "one client's missing right says nothing of the data"
-    );
-}
-
-#[test]
 fn epochs_that_the_client_names_are_the_brokers_to_judge_unless_known() {
     let mut cache = bounded();
     fill(

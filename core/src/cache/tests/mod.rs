@@ -2,6 +2,7 @@
 //! tests that start one.
 
 mod compaction;
+mod errors;
 mod freshness;
 mod limits;
 mod plans;

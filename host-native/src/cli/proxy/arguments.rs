@@ -9,13 +9,13 @@ use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::{ArgAction, Args};
 use kachet::core::time::MaxStaleness;
 use kachet::proxy::{Limits, ProxySettings};
-use kachet::transport::{BrokerAddress, TcpSettings, TlsListenerSettings};
+use kachet::transport::{BrokerAddress, TcpSettings};
 
 use super::ServeFailure;
 use crate::cli::cache::{StorageArguments, parse_max_staleness};
 use crate::cli::configuration::Origins;
 use crate::cli::failure::Failure;
-use crate::cli::security::SecurityArguments;
+use crate::cli::security::{SecurityArguments, TlsListenArguments};
 
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
@@ -95,15 +95,8 @@ pub(crate) struct ProxyArguments {
     /// How long what is under way may take when the proxy is asked to end
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
     shutdown_grace: Duration,
-    /// Have clients speak TLS: the certificate as PEM, followed by those that lead to its authority
-    #[arg(long, value_name = "FILE", requires = "tls_listen_key")]
-    tls_listen_cert: Option<PathBuf>,
-    /// Its private key, as PEM and not encrypted
-    #[arg(long, value_name = "FILE", requires = "tls_listen_cert")]
-    tls_listen_key: Option<PathBuf>,
-    /// Let in only clients with a certificate of the authorities in this PEM file
-    #[arg(long, value_name = "FILE", requires = "tls_listen_cert")]
-    tls_listen_client_ca: Option<PathBuf>,
+    #[command(flatten)]
+    tls_listen: TlsListenArguments,
     /// How long to wait for a broker's connection and for its answer
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -140,7 +133,7 @@ impl ProxyArguments {
                 security: self.security.read()?,
                 ..TcpSettings::default()
             },
-            tls: self.tls_listener()?,
+            tls: self.tls_listen.read()?,
             authorization_ttl: self.authorization_ttl,
             trusts_clients: self.trust_clients,
             limits: Limits {
@@ -153,15 +146,6 @@ impl ProxyArguments {
             },
             ..ProxySettings::new(listen, self.bootstrap.clone())
         })
-    }
-
-    fn tls_listener(&self) -> Result<Option<TlsListenerSettings>, Failure> {
-        let (Some(certificate), Some(key)) = (&self.tls_listen_cert, &self.tls_listen_key) else {
-            return Ok(None);
-        };
-        TlsListenerSettings::read(certificate, key, self.tls_listen_client_ca.as_deref())
-            .map(Some)
-            .map_err(Failure::Tls)
     }
 }
 

@@ -12,11 +12,12 @@ use std::net::SocketAddr;
 use kachet::cache::Cache;
 use kachet::core::storage::Storage;
 use kachet::proxy::{Admin, Proxy, ProxyError, ProxySettings};
-use kachet::transport::{TcpTransport, TlsListenerSettings};
-use tracing::{error, info, warn};
+use kachet::transport::TcpTransport;
+use tracing::{info, warn};
 
 pub(crate) use self::arguments::{ProxyArguments, resolve};
 use super::failure::Failure;
+use super::security::reload_certificates;
 use super::signals::{Signals, Wanted};
 
 /// Why the proxy did not start, or did not end well.
@@ -118,7 +119,10 @@ async fn serve<S: Storage + 'static>(
     announce(&proxy);
     supervisor::ready();
     while let Wanted::Reload = signals.next().await {
-        reload(tls.clone()).await;
+        match tls.clone() {
+            Some(tls) => reload_certificates(tls).await,
+            None => info!("there are no certificates to be read anew: clients do not speak TLS"),
+        }
     }
     supervisor::stopping();
     info!("ending");
@@ -128,20 +132,6 @@ async fn serve<S: Storage + 'static>(
         warn!(left_bytes, "not all of the cache could be written out");
     }
     Ok(())
-}
-
-/// Reads certificates anew. What is wrong with them is told, and those from before go on.
-async fn reload(tls: Option<TlsListenerSettings>) {
-    let Some(tls) = tls else {
-        return info!("there are no certificates to be read anew: clients do not speak TLS");
-    };
-    // Files may be slow.
-    let failure = match tokio::task::spawn_blocking(move || tls.reload()).await {
-        Ok(Ok(())) => return info!("new connections get the certificates that were read anew"),
-        Ok(Err(error)) => error.to_string(),
-        Err(error) => error.to_string(),
-    };
-    error!(error = %failure, "the certificates for clients were not read anew; those from before go on");
 }
 
 async fn watch<S: Storage + 'static>(

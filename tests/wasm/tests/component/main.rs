@@ -1,9 +1,11 @@
 //! The component in wasmtime: the same bytes as natively, errors instead of traps, and plugins that cannot harm each other.
 
+mod hostile;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -14,15 +16,19 @@ use kachet_wasm_tests::{
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Trap, component};
 
-/// A runtime and the component.
-fn set_up() -> Option<(Runtime, Component)> {
-    let path = or_skip(component_path())?;
-    let made = || -> Result<_> {
-        let runtime = Runtime::new()?;
-        let component = runtime.compile(fs::read(path)?)?;
-        Ok((runtime, component))
-    };
-    Some(made().unwrap())
+/// A runtime and the component, which takes a second to compile.
+fn set_up() -> Option<&'static (Runtime, Component)> {
+    static MADE: OnceLock<Option<(Runtime, Component)>> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let path = or_skip(component_path())?;
+        let made = || -> Result<_> {
+            let runtime = Runtime::new()?;
+            let component = runtime.compile(fs::read(path)?)?;
+            Ok((runtime, component))
+        };
+        Some(made().unwrap())
+    })
+    .as_ref()
 }
 
 fn workspace() -> PathBuf {
@@ -120,7 +126,7 @@ fn fixtures_give_the_same_bytes_as_natively() -> Result<()> {
             Ok(frame(&fixture, "response"))
         };
         let mut plugin = runtime.plugin(
-            &component,
+            component,
             Limits::default(),
             &settings(16 << 20),
             Box::new(upstream),
@@ -156,7 +162,7 @@ fn records_are_read_through_the_cache() -> Result<()> {
         return Ok(());
     };
     let (upstream, count) = counting();
-    let mut plugin = runtime.plugin(&component, Limits::default(), &settings(1 << 20), upstream)?;
+    let mut plugin = runtime.plugin(component, Limits::default(), &settings(1 << 20), upstream)?;
     let range = Range {
         topic: topic(),
         partition: 0,
@@ -198,7 +204,7 @@ fn malformed_input_and_a_failing_upstream_are_errors_and_leave_the_cache_usable(
     let prepared = Arc::clone(&answers);
     let upstream = move |_| prepared.lock().unwrap().remove(0);
     let mut plugin = runtime.plugin(
-        &component,
+        component,
         Limits::default(),
         &settings(1 << 20),
         Box::new(upstream),
@@ -260,7 +266,7 @@ fn plugins_that_spin_or_take_all_memory_end_by_themselves_and_leave_the_others_a
     let Some((runtime, component)) = set_up() else {
         return Ok(());
     };
-    let mut peers = [plugin(&runtime, &component), plugin(&runtime, &component)];
+    let mut peers = [plugin(runtime, component), plugin(runtime, component)];
     let expected = peers[0].record(topic(), 0, 0)?.unwrap();
 
     // By instructions, then by time.
@@ -274,7 +280,7 @@ fn plugins_that_spin_or_take_all_memory_end_by_themselves_and_leave_the_others_a
         ..Limits::default()
     };
     for (limits, trap) in [(by_fuel, Trap::OutOfFuel), (by_time, Trap::Interrupt)] {
-        let (mut store, instance) = hostile_store(&runtime, &limits);
+        let (mut store, instance) = hostile_store(runtime, &limits);
         let spin = instance.get_typed_func::<(), ()>(&mut store, "spin").unwrap();
         refill(&mut store, &limits)?;
         let error = spin.call(&mut store, ()).unwrap_err();
@@ -284,7 +290,7 @@ fn plugins_that_spin_or_take_all_memory_end_by_themselves_and_leave_the_others_a
         memory_bytes: 8 << 20,
         ..Limits::default()
     };
-    let (mut store, instance) = hostile_store(&runtime, &limits);
+    let (mut store, instance) = hostile_store(runtime, &limits);
     let hog = instance.get_typed_func::<(), (u32,)>(&mut store, "hog").unwrap();
     let (pages,) = hog.call(&mut store, ()).unwrap();
     assert!(pages as usize * 65_536 <= limits.memory_bytes, "{pages} pages");
@@ -303,14 +309,14 @@ fn a_cache_whose_limit_is_beyond_its_memory_ends_its_own_instance_only() -> Resu
     let Some((runtime, component)) = set_up() else {
         return Ok(());
     };
-    let mut peer = plugin(&runtime, &component);
+    let mut peer = plugin(runtime, component);
     let limits = Limits {
         memory_bytes: 4 << 20,
         ..Limits::default()
     };
     // Garbage of more than the instance has room for, within what the settings take.
     let upstream: Upstream = Box::new(|_| Ok(vec![0; 12 << 20]));
-    let mut greedy = runtime.plugin(&component, limits, &Settings { ..settings(1 << 30) }, upstream)?;
+    let mut greedy = runtime.plugin(component, limits, &Settings { ..settings(1 << 30) }, upstream)?;
     assert!(greedy.fetch(&frame(NAME, "request")).is_err());
     assert!(
         greedy.fetch(&frame(NAME, "request")).is_err(),
@@ -335,7 +341,7 @@ fn absorbing_and_evicting_leaves_memory_flat() -> Result<()> {
         segment_size_bytes: Some(512),
         ..settings(4096)
     };
-    let mut plugin = runtime.plugin(&component, limits, &tight, upstream)?;
+    let mut plugin = runtime.plugin(component, limits, &tight, upstream)?;
     let request = frame(NAME, "request");
     for _ in 0..5_000 {
         plugin.fetch(&request)?.unwrap();
