@@ -111,28 +111,27 @@ impl<R: SegmentReader> Cache<R> {
 
     /// Like [`Self::plan`], with what was read for it from a storage that had to be waited for.
     pub fn plan_with(&self, request: FetchRequest, now: Instant, warmed: &Warmed) -> Plan {
-        let lookups = request.partitions().count();
-        let plan = self.look_up(request, now, warmed);
-        if plan.is_cacheable() {
-            self.count(&plan, lookups);
-        }
-        plan
+        self.look_up(request, now, warmed, true)
     }
 
     /// Like [`Self::plan`], for what an earlier plan has counted: the rest of a request, looked up once more before it
     /// goes upstream, because others may have brought it meanwhile.
     pub fn replan(&self, request: FetchRequest, now: Instant) -> Plan {
-        self.look_up(request, now, &Warmed::default())
+        self.look_up(request, now, &Warmed::default(), false)
     }
 
-    fn look_up(&self, request: FetchRequest, now: Instant, warmed: &Warmed) -> Plan {
+    fn look_up(&self, request: FetchRequest, now: Instant, warmed: &Warmed, counts: bool) -> Plan {
         if self.is_off() || !is_ordinary_consumer_fetch(&request) {
             return Plan {
                 outcome: Outcome::PassThrough,
                 upstream: Some(request),
             };
         }
-        let (hits, walk) = self.walk(&request, now, Reads::Planned(warmed));
+        let mut hits = Hits::new();
+        let walk = self.walk(&request, now, Reads::Planned(warmed), |hit| hits.push(hit));
+        if counts {
+            self.count_lookups(hits.len() as u64, walk.hits, walk.hit_bytes as u64);
+        }
         if walk.hits == 0 {
             return Plan {
                 outcome: Outcome::Miss,
@@ -163,7 +162,7 @@ impl<R: SegmentReader> Cache<R> {
         cold: &mut Vec<ColdRead<R>>,
     ) {
         if !self.is_off() && is_ordinary_consumer_fetch(request) {
-            self.walk(request, now, Reads::Noted { warmed, cold });
+            self.walk(request, now, Reads::Noted { warmed, cold }, drop);
         }
     }
 
@@ -223,26 +222,20 @@ impl<R: SegmentReader> Cache<R> {
         }
     }
 
-    fn walk(&self, request: &FetchRequest, now: Instant, reads: Reads<'_, R>) -> (Hits, Walked) {
+    /// Gives an answer or its absence for each partition, in request order.
+    fn walk(
+        &self,
+        request: &FetchRequest,
+        now: Instant,
+        reads: Reads<'_, R>,
+        mut give: impl FnMut(Option<PartitionData>),
+    ) -> Walked {
         let committed = request.isolation_level == READ_COMMITTED;
         let mut walk = self.begin(request.max_bytes, committed, now, reads);
-        let mut hits = Hits::new();
         for (topic, asked) in request.partitions() {
-            hits.push(walk.hit(topic, asked));
+            give(walk.hit(topic, asked));
         }
-        (hits, walk.walked)
-    }
-
-    fn count(&self, plan: &Plan, lookups: usize) {
-        let lookups = lookups as u64;
-        let answers = match &plan.outcome {
-            Outcome::Hits(planned) => planned.hits.as_slice(),
-            Outcome::Miss | Outcome::PassThrough => &[],
-        };
-        let (hits, hit_bytes) = answers.iter().flatten().fold((0, 0), |(hits, bytes), data| {
-            (hits + 1, bytes + data.records_size_bytes())
-        });
-        self.count_lookups(lookups, hits, hit_bytes as u64);
+        walk.walked
     }
 
     fn count_lookups(&self, lookups: u64, hits: u64, hit_bytes: u64) {

@@ -9,11 +9,12 @@
 pub(super) struct Guess {
     /// Where the line begins.
     base: i64,
-    /// Places for each offset, in units of 2⁻⁶⁴.
+    /// Distances count in units of so many bits, so that a product fits into 64 of them.
+    shift: u32,
+    /// Places for each unit, in parts of 2⁻³².
     slope: u64,
 }
 
-const UNITS_IN_PLACE: f64 = 18_446_744_073_709_551_616.0;
 /// Steps from the guess before the rest is halved.
 const STEPS_MAX: usize = 8;
 /// So many offsets around a guess are compared at once in a short list.
@@ -25,24 +26,21 @@ const SHORT: usize = 1024;
 
 impl Guess {
     /// Along a list whose first offset is not below `base`.
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "it is a guess, and nothing is negative"
-    )]
     pub(super) fn along(sorted: &[i64], base: i64) -> Self {
         let reach = sorted.last().map_or(0, |last| last.abs_diff(base));
-        let places_for_each = sorted.len() as f64 / (reach as f64 + 1.0);
+        let shift = (u64::BITS - reach.leading_zeros()).saturating_sub(31);
+        let places = sorted.len() as u64;
         Self {
             base,
-            slope: (places_for_each * UNITS_IN_PLACE) as u64,
+            shift,
+            slope: (places << 32) / ((reach >> shift) + 1),
         }
     }
 
     fn at(self, offset: i64) -> usize {
         let distance = u64::try_from(offset.saturating_sub(self.base)).unwrap_or(0);
-        let place = (u128::from(distance) * u128::from(self.slope)) >> 64;
+        // Far beyond the list it wraps, and then is a bad guess.
+        let place = (distance >> self.shift).wrapping_mul(self.slope) >> 32;
         usize::try_from(place).unwrap_or(usize::MAX)
     }
 
@@ -107,7 +105,7 @@ mod tests {
             let near: Vec<i64> = list.iter().flat_map(|offset| [offset.saturating_sub(1), *offset, offset.saturating_add(1)]).collect();
             for wanted in near.into_iter().chain([wanted, 0, i64::MIN, i64::MAX]) {
                 let expected = list.partition_point(|offset| *offset < wanted);
-                for guess in [Guess::along(&list, base), Guess::default(), Guess { base: i64::MIN, slope: u64::MAX }] {
+                for guess in [Guess::along(&list, base), Guess::default(), Guess { base: i64::MIN, shift: 0, slope: u64::MAX }] {
                     prop_assert_eq!(guess.search(&list, wanted), expected);
                 }
                 for guess in [0, expected / 2, expected, list.len()] {
