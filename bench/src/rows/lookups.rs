@@ -58,6 +58,7 @@ fn row(scope: &Scope, count: usize, partitions: i32, size_bytes: usize) -> Resul
     );
     let contest = contest
         .way("kachet", Role::Ours, || Ok(time(borrowed, &asked, 1)))
+        .way("kachet, 2 threads", Role::Ours, || Ok(time(borrowed, &asked, 2)))
         .way("kachet, shared", Role::Ours, || Ok(time(&shared, &asked, 1)))
         .way("kachet, shared, 2 threads", Role::Ours, || {
             Ok(time(&shared, &asked, 2))
@@ -79,6 +80,7 @@ fn row(scope: &Scope, count: usize, partitions: i32, size_bytes: usize) -> Resul
             Bound::AtLeast(3.0),
         ))
         .target(Target::ratio("moka + BTreeMap", "kachet", Bound::AtLeast(8.0)))
+        .target(Target::ratio("kachet", "kachet, 2 threads", Bound::AtLeast(1.8)))
         .target(Target::ratio(
             "kachet, shared",
             "kachet, shared, 2 threads",
