@@ -94,7 +94,6 @@ impl Counter {
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) lookups: Counter,
     pub(crate) hits: Counter,
     pub(crate) misses: Counter,
     pub(crate) inserts: Counter,

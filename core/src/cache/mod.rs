@@ -217,6 +217,7 @@ impl<R: SegmentReader> Cache<R> {
 
     /// The figures of this moment.
     pub fn statistics(&self) -> Statistics {
+        let (hits, misses) = (self.counters.hits.get(), self.counters.misses.get());
         Statistics {
             size_bytes: self.engine.held_bytes(),
             limit_bytes: self.settings.size_limit_bytes,
@@ -225,9 +226,9 @@ impl<R: SegmentReader> Cache<R> {
             batches: self.engine.batches(),
             partitions: self.engine.partitions.len() as u64,
             segments: self.engine.segments(),
-            lookups: self.counters.lookups.get(),
-            hits: self.counters.hits.get(),
-            misses: self.counters.misses.get(),
+            lookups: hits + misses,
+            hits,
+            misses,
             inserts: self.counters.inserts.get(),
             evictions: self.engine.evictions,
             rejected: self.counters.rejected.get(),

@@ -238,11 +238,15 @@ impl<R: SegmentReader> Cache<R> {
         walk.walked
     }
 
+    /// Threads share these counts, so that nothing is added to one that stays as it is.
     fn count_lookups(&self, lookups: u64, hits: u64, hit_bytes: u64) {
-        self.counters.lookups.add(lookups);
-        self.counters.hits.add(hits);
-        self.counters.misses.add(lookups - hits);
-        self.counters.bytes_saved.add(hit_bytes);
+        if hits > 0 {
+            self.counters.hits.add(hits);
+            self.counters.bytes_saved.add(hit_bytes);
+        }
+        if hits < lookups {
+            self.counters.misses.add(lookups - hits);
+        }
     }
 }
 
