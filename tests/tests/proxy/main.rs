@@ -7,6 +7,7 @@ mod counting;
 mod languages;
 mod logins;
 mod racks;
+mod share_groups;
 mod slow;
 mod tools;
 

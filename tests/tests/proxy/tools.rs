@@ -14,13 +14,13 @@ const GROUP: &str = "proxy-tools-group";
 const RECORDS: u32 = 400;
 
 /// What a tool says.
-fn tool(class: &str, bootstrap: &str, arguments: &[&str], stdin: &str) -> Result<String> {
+pub(crate) fn tool(class: &str, bootstrap: &str, arguments: &[&str], stdin: &str) -> Result<String> {
     let arguments = [&["--bootstrap-server", bootstrap], arguments].concat();
     java::run_tool(class, &arguments, stdin, JAVA_DEADLINE)
 }
 
 /// The same said through the proxy and by the broker, at once.
-fn of_both(through: &str, direct: &str, class: &str, arguments: &[&str]) -> Result<[String; 2]> {
+pub(crate) fn of_both(through: &str, direct: &str, class: &str, arguments: &[&str]) -> Result<[String; 2]> {
     thread::scope(|scope| {
         let other = scope.spawn(|| tool(class, direct, arguments, ""));
         let own = tool(class, through, arguments, "")?;
@@ -28,7 +28,7 @@ fn of_both(through: &str, direct: &str, class: &str, arguments: &[&str]) -> Resu
     })
 }
 
-fn sorted(said: &str) -> Vec<&str> {
+pub(crate) fn sorted(said: &str) -> Vec<&str> {
     let mut lines: Vec<&str> = said.lines().collect();
     lines.sort_unstable();
     lines
