@@ -40,7 +40,7 @@ export interface Records {
 }
 
 /**
- * Reads what `Block::layout` of `records.rs` says at an address of the module's memory, and copies the bytes out of there, once
+ * Reads what `Block::layout` of `host-wasm/records` says at an address of the module's memory, and copies the bytes out of there, once
  * for all of them: keys and values are views of the copy.
  */
 export function readBlock(memory: ArrayBuffer, layoutAt: number): KafkaRecord[] {
