@@ -12,6 +12,7 @@ pub mod figures;
 pub mod gateway;
 pub mod mount;
 pub mod proxy;
+mod reloaded;
 pub mod transport;
 
 pub use kachet_core as core;

@@ -5,8 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::{HeaderMap, Uri};
@@ -14,6 +13,8 @@ use ring::hmac;
 use ring::rand::{SystemRandom, generate};
 use tracing::warn;
 use zeroize::Zeroizing;
+
+use crate::reloaded::Reloaded;
 
 /// Tokens are shorter.
 const FILE_LIMIT_BYTES: u64 = 64 << 10;
@@ -31,9 +32,7 @@ pub struct BearerTokens {
 struct Shared {
     /// Where they were read from.
     path: Option<PathBuf>,
-    current: RwLock<Hashed>,
-    reloads: AtomicU64,
-    failed_reloads: AtomicU64,
+    hashed: Reloaded<Hashed>,
 }
 
 struct Hashed {
@@ -86,9 +85,7 @@ impl BearerTokens {
         Self {
             shared: Arc::new(Shared {
                 path,
-                current: RwLock::new(hashed),
-                reloads: AtomicU64::new(0),
-                failed_reloads: AtomicU64::new(0),
+                hashed: Reloaded::new(hashed),
             }),
         }
     }
@@ -96,27 +93,15 @@ impl BearerTokens {
     /// Reads the same file anew, for requests that come from then on, also on connections that there are. Where anything is
     /// wrong with it, the tokens from before go on. Blocks while it reads. Does nothing with tokens that are of no file.
     pub fn reload(&self) -> Result<(), BearerTokensError> {
-        let shared = &*self.shared;
-        let Some(path) = &shared.path else {
-            return Ok(());
-        };
-        match Hashed::read(path) {
-            Ok(hashed) => {
-                *shared.current.write().unwrap_or_else(PoisonError::into_inner) = hashed;
-                shared.reloads.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) => {
-                shared.failed_reloads.fetch_add(1, Ordering::Relaxed);
-                Err(error)
-            }
+        match &self.shared.path {
+            Some(path) => self.shared.hashed.take_over(Hashed::read(path)),
+            None => Ok(()),
         }
     }
 
     /// How often [`Self::reload`] has read the file, and how often it has failed to.
     pub fn reloads(&self) -> (u64, u64) {
-        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (get(&self.shared.reloads), get(&self.shared.failed_reloads))
+        self.shared.hashed.counts()
     }
 
     /// Whether a request may be answered.
@@ -126,8 +111,7 @@ impl BearerTokens {
             return Err(Refused::NoToken);
         };
         let token = bearer_token(value.as_bytes()).ok_or(Refused::NoToken)?;
-        let current = self.shared.current.read();
-        if current.unwrap_or_else(PoisonError::into_inner).holds(token) {
+        if self.shared.hashed.get().holds(token) {
             Ok(())
         } else {
             Err(Refused::WrongToken)
@@ -199,8 +183,7 @@ fn is_readable_by_everybody(_path: &Path) -> bool {
 
 impl fmt::Debug for BearerTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let current = self.shared.current.read();
-        let count = current.unwrap_or_else(PoisonError::into_inner).tags.len();
+        let count = self.shared.hashed.get().tags.len();
         write!(f, "BearerTokens({count} of them)")
     }
 }

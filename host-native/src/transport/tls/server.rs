@@ -2,8 +2,7 @@
 
 use core::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -11,6 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::sign::SingleCertAndKey;
 
 use super::{TlsSettingsError, authorities_in, identity};
+use crate::reloaded::Reloaded;
 
 /// The certificate of a listener, and which clients it lets in. Clones share, also what [`Self::reload`] has read.
 #[derive(Clone)]
@@ -21,9 +21,7 @@ pub struct TlsListenerSettings {
 struct Shared {
     files: Files,
     /// What the next handshake goes by.
-    config: RwLock<Arc<ServerConfig>>,
-    reloads: AtomicU64,
-    failed_reloads: AtomicU64,
+    config: Reloaded<ServerConfig>,
 }
 
 struct Files {
@@ -33,7 +31,7 @@ struct Files {
 }
 
 impl Files {
-    fn read(&self) -> Result<Arc<ServerConfig>, TlsSettingsError> {
+    fn read(&self) -> Result<ServerConfig, TlsSettingsError> {
         let provider = Arc::new(ring::default_provider());
         let setup = |error: &dyn fmt::Display| TlsSettingsError::Setup(error.to_string());
         let identity = identity(&self.certificate, &self.key, &provider)?;
@@ -48,8 +46,7 @@ impl Files {
                 builder.with_client_cert_verifier(verifier.map_err(|error| setup(&error))?)
             }
         };
-        let config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
-        Ok(Arc::new(config))
+        Ok(builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity))))
     }
 }
 
@@ -67,44 +64,26 @@ impl TlsListenerSettings {
             key: key.as_ref().to_owned(),
             client_ca: client_ca.map(Path::to_owned),
         };
-        let config = RwLock::new(files.read()?);
+        let config = Reloaded::new(files.read()?);
         Ok(Self {
-            shared: Arc::new(Shared {
-                files,
-                config,
-                reloads: AtomicU64::new(0),
-                failed_reloads: AtomicU64::new(0),
-            }),
+            shared: Arc::new(Shared { files, config }),
         })
     }
 
     /// Reads the same files anew, for handshakes that begin from then on; connections that there are stay. Where anything
     /// is wrong with them, everything stays as it was. Blocks while it reads.
     pub fn reload(&self) -> Result<(), TlsSettingsError> {
-        let shared = &*self.shared;
-        match shared.files.read() {
-            Ok(config) => {
-                *shared.config.write().unwrap_or_else(PoisonError::into_inner) = config;
-                shared.reloads.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) => {
-                shared.failed_reloads.fetch_add(1, Ordering::Relaxed);
-                Err(error)
-            }
-        }
+        self.shared.config.take_over(self.shared.files.read())
     }
 
     /// How often [`Self::reload`] has read the files, and how often it has failed to.
     pub fn reloads(&self) -> (u64, u64) {
-        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (get(&self.shared.reloads), get(&self.shared.failed_reloads))
+        self.shared.config.counts()
     }
 
     /// For rustls.
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        let config = self.shared.config.read();
-        Arc::clone(&config.unwrap_or_else(PoisonError::into_inner))
+        self.shared.config.get()
     }
 
     /// Whether clients have to have a certificate.
