@@ -124,9 +124,7 @@ impl EmbeddedCache {
     fn run(&self, key: PartitionKey, offset: i64, now: Moment) -> Option<(FetchRequest, PartitionData, i64)> {
         [true, false].into_iter().find_map(|committed| {
             let asked = FetchPartition::new(key.partition, offset, PART_BYTES);
-            let data = self
-                .core
-                .hit_uncounted(key.topic_id, &asked, committed, now.instant())?;
+            let data = self.core.peek(key.topic_id, &asked, committed, now.instant())?;
             let last = last_offset(&data).filter(|last| *last >= offset)?;
             let range = Range {
                 topic_id: key.topic_id,

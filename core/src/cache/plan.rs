@@ -128,7 +128,11 @@ impl<R: SegmentReader> Cache<R> {
             };
         }
         let mut hits = Hits::new();
-        let walk = self.walk(&request, now, Reads::Planned(warmed), |hit| hits.push(hit));
+        let reads = Reads::Planned {
+            warmed,
+            marks_hits: true,
+        };
+        let walk = self.walk(&request, now, reads, |hit| hits.push(hit));
         if counts {
             self.count_lookups(hits.len() as u64, walk.hits, walk.hit_bytes as u64);
         }
@@ -175,26 +179,46 @@ impl<R: SegmentReader> Cache<R> {
         committed: bool,
         now: Instant,
     ) -> Option<PartitionData> {
-        let is_ordinary = asked.partition_max_bytes >= 0 && asked.fetch_offset >= 0 && !topic_id.is_zero();
-        if self.is_off() || !is_ordinary {
+        if !self.is_ordinary(topic_id, asked) {
             return None;
         }
-        let hit = self.hit_uncounted(topic_id, asked, committed, now);
+        let hit = self.single(topic_id, asked, committed, now, true);
         let hit_bytes = hit.as_ref().map_or(0, PartitionData::records_size_bytes);
         self.count_lookups(1, hit.is_some().into(), hit_bytes as u64);
         hit
     }
 
-    /// The same for what is no lookup of a reader: nothing of it is counted, and what is asked has to be ordinary.
-    pub fn hit_uncounted(
+    /// Like [`Self::hit`] for what no reader asks, such as a snapshot: nothing is counted, and what is given is no more likely
+    /// to stay for it.
+    pub fn peek(
         &self,
         topic_id: TopicId,
         asked: &FetchPartition,
         committed: bool,
         now: Instant,
     ) -> Option<PartitionData> {
-        let warmed = Warmed::default();
-        let mut walk = self.begin(asked.partition_max_bytes, committed, now, Reads::Planned(&warmed));
+        if !self.is_ordinary(topic_id, asked) {
+            return None;
+        }
+        self.single(topic_id, asked, committed, now, false)
+    }
+
+    /// Whether [`is_ordinary_consumer_fetch`] would say so of a fetch of this partition, and anything is kept at all.
+    fn is_ordinary(&self, topic_id: TopicId, asked: &FetchPartition) -> bool {
+        asked.partition_max_bytes >= 0 && asked.fetch_offset >= 0 && !topic_id.is_zero() && !self.is_off()
+    }
+
+    fn single(
+        &self,
+        topic_id: TopicId,
+        asked: &FetchPartition,
+        committed: bool,
+        now: Instant,
+        marks_hits: bool,
+    ) -> Option<PartitionData> {
+        let warmed = &Warmed::default();
+        let reads = Reads::Planned { warmed, marks_hits };
+        let mut walk = self.begin(asked.partition_max_bytes, committed, now, reads);
         walk.hit(&TopicRef::Id(topic_id), asked)
     }
 
@@ -323,7 +347,11 @@ fn only_misses(mut request: FetchRequest, hits: &Hits) -> FetchRequest {
 /// What becomes of reads.
 enum Reads<'a, R> {
     /// What was read before is used, and what has to be waited for is a miss.
-    Planned(&'a Warmed),
+    Planned {
+        warmed: &'a Warmed,
+        /// Whether a batch that is given is more likely to stay for it.
+        marks_hits: bool,
+    },
     /// It is noted what has to be waited for. What can be had at once is kept, so that it is read and verified once only.
     Noted {
         warmed: &'a mut Warmed,
@@ -334,7 +362,7 @@ enum Reads<'a, R> {
 impl<R> Reads<'_, R> {
     fn warmed(&self) -> &Warmed {
         match self {
-            Self::Planned(warmed) => warmed,
+            Self::Planned { warmed, .. } => warmed,
             Self::Noted { warmed, .. } => warmed,
         }
     }
@@ -400,7 +428,7 @@ impl<R: SegmentReader> Walk<'_, R> {
     /// The bytes of a batch; where they have to be waited for and were not yet, takes note of that.
     fn read(&mut self, key: &PartitionKey, batch: &IndexedBatch, mark: &HitMark) -> Read {
         let engine = &self.cache.engine;
-        if matches!(self.reads, Reads::Planned(_)) {
+        if matches!(self.reads, Reads::Planned { marks_hits: true, .. }) {
             mark.hit();
         }
         let stored = R::MAY_CORRUPT.then(|| engine.reader(batch)).flatten();

@@ -366,6 +366,29 @@ fn an_answer_is_the_same_whether_it_is_encoded_as_a_plan_or_as_a_response() {
     }
 }
 
+#[test]
+fn what_is_peeked_at_is_neither_counted_nor_kept_for_it() {
+    let mut cache = cache_of(1 << 20);
+    fill(&mut cache, 0, 100, &[batch(0, 10)]);
+    let key = PartitionKey {
+        topic_id: TOPIC,
+        partition: 0,
+    };
+    let marked = |cache: &MemoryCache| {
+        let index = &cache.engine.partitions.get(&key).unwrap().index;
+        let (_, mark) = index.get(4).unwrap();
+        (mark.hits(), cache.statistics().lookups)
+    };
+    let before = marked(&cache);
+    let asked = FetchPartition::new(0, 4, 1 << 20);
+    let peeked = cache.peek(TOPIC, &asked, false, at(0));
+    assert_eq!(marked(&cache), before);
+    assert_eq!(peeked, cache.hit(TOPIC, &asked, false, at(0)));
+    assert!(peeked.is_some());
+    assert_eq!(marked(&cache), (before.0 + 1, before.1 + 1));
+    assert_eq!(cache.peek(TopicId::ZERO, &asked, false, at(0)), None);
+}
+
 /// Asks in both ways, as of a moment, and gives the answer on which they agree.
 fn agreed(
     cache: &MemoryCache,
