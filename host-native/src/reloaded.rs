@@ -52,7 +52,8 @@ mod tests {
     fn what_cannot_be_read_changes_nothing_and_is_counted() {
         let reloaded = Reloaded::new(1);
         assert_eq!(reloaded.take_over(Ok::<_, &str>(2)), Ok(()));
+        assert_eq!(reloaded.take_over(Ok::<_, &str>(3)), Ok(()));
         assert_eq!(reloaded.take_over(Err("torn")), Err("torn"));
-        assert_eq!((*reloaded.get(), reloaded.counts()), (2, (1, 1)));
+        assert_eq!((*reloaded.get(), reloaded.counts()), (3, (2, 1)));
     }
 }
