@@ -76,6 +76,7 @@ impl<'a> RecordBatch<'a> {
     }
 
     /// `bytes` hold exactly the batch and at least a header.
+    #[inline]
     fn parse_whole(bytes: &'a [u8], at_byte: usize) -> Result<Self, BatchError> {
         let wrong = |field, value| {
             Err(BatchError::Header {
@@ -307,6 +308,7 @@ impl<'a> Batches<'a> {
         self.bytes.get(self.at_byte..).unwrap_or_default()
     }
 
+    #[inline]
     fn entry(&self) -> Result<Option<BatchEntry<'a>>, BatchError> {
         let (at_byte, rest) = (self.at_byte, self.rest());
         let Some(&magic) = rest.get(field::MAGIC) else {
@@ -355,6 +357,8 @@ fn stated_size_bytes(bytes: &[u8]) -> Option<usize> {
 impl<'a> Iterator for Batches<'a> {
     type Item = Result<BatchEntry<'a>, BatchError>;
 
+    // So that whoever walks keeps the place in a register: each batch is found by the length of the one before it.
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {
             return None;
