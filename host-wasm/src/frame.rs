@@ -102,8 +102,8 @@ impl RequestFrame {
             .map_err(Error::Request)?;
         let mut frame = BytesMut::with_capacity(header.bytes.len() + body.size_bytes());
         frame.put_slice(&header.bytes);
-        for slice in body.into_slices() {
-            frame.put_slice(&slice);
+        for slice in body.slices() {
+            frame.put_slice(slice);
         }
         Ok(frame.freeze())
     }
@@ -137,8 +137,8 @@ pub fn encode_response(header: &RequestHeader, response: &FetchResponse) -> Resu
     if header.version >= FETCH_VERSION_FLEXIBLE {
         frame.put_u8(0);
     }
-    for slice in body.into_slices() {
-        frame.extend_from_slice(&slice);
+    for slice in body.slices() {
+        frame.extend_from_slice(slice);
     }
     Ok(frame)
 }

@@ -10,11 +10,14 @@ use super::types::{TopicId, WireStr};
 
 /// An encoded message as the slices that make it up, in order: fields are written here, record data is
 /// shared with whoever holds it. Meant for vectored writes.
+///
+/// All fields stand in one buffer, one behind the other, whatever stands between them: to cut it up where record data begins
+/// would count one more share of it each time.
 #[derive(Clone, Debug, Default)]
 pub struct Chunks {
-    slices: Vec<Bytes>,
-    /// What follows the last slice and may still grow.
-    tail: BytesMut,
+    fields: BytesMut,
+    /// Record data, with the length of the fields that stand in front of it.
+    records: Vec<(usize, Bytes)>,
 }
 
 impl Chunks {
@@ -23,48 +26,59 @@ impl Chunks {
         Self::default()
     }
 
-    /// Takes everything out, so that the next message is written where this one was: once the slices of this one have been
-    /// let go of, that allocates nothing.
+    /// Takes everything out, so that the next message is written where this one was, which allocates nothing.
     pub fn clear(&mut self) {
-        self.slices.clear();
-        self.tail.clear();
+        self.fields.clear();
+        self.records.clear();
     }
 
     /// Bytes in all.
     pub fn size_bytes(&self) -> usize {
-        self.slices.iter().map(Bytes::len).sum::<usize>() + self.tail.len()
+        let records = self.records.iter().map(|(_, records)| records.len());
+        records.sum::<usize>() + self.fields.len()
     }
 
     /// The slices in order.
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        let tail = (!self.tail.is_empty()).then_some(self.tail.as_ref());
-        self.slices.iter().map(Bytes::as_ref).chain(tail)
+        let mut from = 0;
+        let records = self.records.iter().map(|(at, records)| (*at, records.as_ref()));
+        let end = (self.fields.len(), &[][..]);
+        let in_order = records.chain([end]).flat_map(move |(at, records)| {
+            let fields = self.fields.get(from..at).unwrap_or_default();
+            from = at;
+            [fields, records]
+        });
+        in_order.filter(|slice| !slice.is_empty())
     }
 
     /// The slices in order, as shares that outlive this.
-    pub fn into_slices(mut self) -> Vec<Bytes> {
-        self.end_slice();
-        self.slices
+    pub fn into_slices(self) -> Vec<Bytes> {
+        let fields = self.fields.freeze();
+        let mut slices = Vec::with_capacity(2 * self.records.len() + 1);
+        let mut from = 0;
+        for (at, records) in self.records {
+            if from < at {
+                slices.push(fields.slice(from..at));
+            }
+            slices.push(records);
+            from = at;
+        }
+        if from < fields.len() {
+            slices.push(fields.slice(from..));
+        }
+        slices
     }
 
-    /// Everything as one allocation; copies unless there is one slice only.
+    /// Everything as one allocation; copies if there is record data.
     pub fn into_bytes(self) -> Bytes {
-        let size_bytes = self.size_bytes();
-        let mut slices = self.into_slices();
-        if slices.len() == 1 {
-            return slices.swap_remove(0);
+        if self.records.is_empty() {
+            return self.fields.freeze();
         }
-        let mut joined = BytesMut::with_capacity(size_bytes);
-        for slice in &slices {
+        let mut joined = BytesMut::with_capacity(self.size_bytes());
+        for slice in self.slices() {
             joined.put_slice(slice);
         }
         joined.freeze()
-    }
-
-    fn end_slice(&mut self) {
-        if !self.tail.is_empty() {
-            self.slices.push(self.tail.split().freeze());
-        }
     }
 }
 
@@ -82,37 +96,37 @@ pub(super) struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(super) fn new(out: &'a mut Chunks, flexible: bool) -> Self {
-        out.tail.reserve(ROOM_BYTES);
+        out.fields.reserve(ROOM_BYTES);
         Self { out, flexible }
     }
 
     pub(super) fn i8(&mut self, value: i8) {
-        self.out.tail.put_i8(value);
+        self.out.fields.put_i8(value);
     }
 
     pub(super) fn i16(&mut self, value: i16) {
-        self.out.tail.put_i16(value);
+        self.out.fields.put_i16(value);
     }
 
     pub(super) fn i32(&mut self, value: i32) {
-        self.out.tail.put_i32(value);
+        self.out.fields.put_i32(value);
     }
 
     pub(super) fn i64(&mut self, value: i64) {
-        self.out.tail.put_i64(value);
+        self.out.fields.put_i64(value);
     }
 
     pub(super) fn topic_id(&mut self, id: TopicId) {
-        self.out.tail.put_slice(&id.0);
+        self.out.fields.put_slice(&id.0);
     }
 
     #[inline]
     fn uvarint(&mut self, mut value: u32) {
         while value >= 0x80 {
-            self.out.tail.put_u8(value.to_le_bytes()[0] | 0x80);
+            self.out.fields.put_u8(value.to_le_bytes()[0] | 0x80);
             value >>= 7;
         }
-        self.out.tail.put_u8(value.to_le_bytes()[0]);
+        self.out.fields.put_u8(value.to_le_bytes()[0]);
     }
 
     /// A length or count; `None` stands for null.
@@ -137,18 +151,15 @@ impl<'a> Writer<'a> {
     pub(super) fn nullable_string(&mut self, string: Option<&WireStr>) {
         self.length(string.map(|s| s.as_bytes().len()), true);
         if let Some(string) = string {
-            self.out.tail.put_slice(string.as_bytes());
+            self.out.fields.put_slice(string.as_bytes());
         }
     }
 
     pub(super) fn records(&mut self, records: Option<&RecordBytes>) {
         self.length(records.map(RecordBytes::size_bytes), false);
-        if let Some(records) = records
-            && !records.is_empty()
-        {
-            self.out.end_slice();
-            self.out.slices.extend(records.slices().cloned());
-        }
+        let at = self.out.fields.len();
+        let slices = records.into_iter().flat_map(RecordBytes::slices);
+        self.out.records.extend(slices.map(|slice| (at, slice.clone())));
     }
 
     pub(super) fn count(&mut self, count: Option<usize>) {
@@ -197,6 +208,6 @@ impl<'a> Writer<'a> {
     fn tag(&mut self, tag: u32, data: &[u8]) {
         self.uvarint(tag);
         self.uvarint(u32::try_from(data.len()).unwrap_or(u32::MAX));
-        self.out.tail.put_slice(data);
+        self.out.fields.put_slice(data);
     }
 }
