@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use super::plan::{Outcome, Plan};
+use super::plan::Plan;
 use super::positions::Positions;
 use crate::wire::{
     BatchEntry, Batches, Chunks, DecodeError, FetchResponse, FetchTopic, FetchableTopic, PartitionData,
@@ -13,11 +13,11 @@ use crate::wire::{
 impl Plan {
     /// The answer to a fetch that needs nothing from upstream; `None` if there is something to ask.
     pub fn into_response(self) -> Option<FetchResponse> {
-        let (Outcome::Hits(planned), None) = (self.outcome, self.upstream) else {
+        if self.upstream.is_some() {
             return None;
-        };
-        let mut hits = planned.hits.into_iter();
-        let topics = planned.topics.into_iter().map(|topic| FetchableTopic {
+        }
+        let mut hits = self.hits.into_iter();
+        let topics = self.topics.into_iter().map(|topic| FetchableTopic {
             topic: topic.topic,
             partitions: hits.by_ref().take(topic.partitions.len()).flatten().collect(),
             unknown_tags: TaggedFields::default(),
@@ -31,10 +31,10 @@ impl Plan {
     /// Appends to `out` the body of the answer to a fetch that needs nothing from upstream, as [`Self::into_response`] and
     /// [`FetchResponse::encode`] make it together. Says whether it has; `false` if there is something to ask.
     pub fn encode_response(&self, version: i16, out: &mut Chunks) -> Result<bool, DecodeError> {
-        let (Outcome::Hits(planned), None) = (&self.outcome, &self.upstream) else {
+        if self.upstream.is_some() {
             return Ok(false);
-        };
-        FetchResponse::encode_answers(&planned.topics, planned.hits.iter().flatten(), version, out)?;
+        }
+        FetchResponse::encode_answers(&self.topics, self.hits.iter().flatten(), version, out)?;
         Ok(true)
     }
 
@@ -42,19 +42,16 @@ impl Plan {
     /// response and a throttle time reach the client unchanged (H23).
     #[must_use]
     pub fn merge(self, mut upstream: FetchResponse) -> FetchResponse {
-        let Outcome::Hits(planned) = self.outcome else {
-            return upstream;
-        };
-        if upstream.error_code != 0 {
+        if !self.has_hits() || upstream.error_code != 0 {
             return upstream;
         }
         let mut upstream_topics = mem::take(&mut upstream.topics);
         let mut answered = Answered::of(&mut upstream_topics);
-        let mut room = ResponseRoom::new(planned.limits.max_bytes);
-        let mut hits = planned.hits.into_iter();
+        let mut room = ResponseRoom::new(self.limits.max_bytes);
+        let mut hits = self.hits.into_iter();
         let mut late = Vec::new();
-        let mut topics = Vec::with_capacity(planned.topics.len());
-        for topic in planned.topics {
+        let mut topics = Vec::with_capacity(self.topics.len());
+        for topic in self.topics {
             let (merged, failed) = merge_topic(topic, &mut hits, &mut answered, &mut room);
             topics.push(merged);
             late.extend(failed);

@@ -28,36 +28,29 @@ const READ_COMMITTED: i8 = 1;
 const RESPONSE_LIMIT_BYTES: usize = 55 * 1024 * 1024;
 
 /// What the cache answers of a fetch, and what is to be asked upstream.
+///
+/// Flat, because hits are large: moving them from one part into the next took longer than looking them up.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(super) outcome: Outcome,
+    /// What is asked for, in request order; nothing unless there are hits.
+    pub(super) topics: Vec<FetchTopic>,
+    /// For each partition of these its answer, or `None` for one that is asked upstream. Room for one, which is what a
+    /// random reader asks for, lies in the plan itself.
+    pub(super) hits: Hits,
+    pub(super) limits: Limits,
     /// What to ask upstream; `None` if the cache answers everything.
     pub(super) upstream: Option<FetchRequest>,
 }
 
-#[derive(Clone, Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "hits are what is to be quick, and a box would be allocated for them"
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// The fetch is none of the cache's business: it goes upstream as it is and nothing is kept.
     PassThrough,
     /// Nothing is cached; the answer is upstream's, and is kept.
     Miss,
     /// Some or all partitions are cached.
-    Hits(Planned),
-}
-
-/// What is asked for, with the answers that are cached.
-#[derive(Clone, Debug)]
-pub(super) struct Planned {
-    /// What is asked for, in request order.
-    pub(super) topics: Vec<FetchTopic>,
-    /// For each partition of these its answer, or `None` for one that is asked upstream. Room for one, which is what a
-    /// random reader asks for, lies in the plan itself.
-    pub(super) hits: Hits,
-    pub(super) limits: Limits,
+    Hits,
 }
 
 pub(super) type Hits = SmallVec<[Option<PartitionData>; 1]>;
@@ -67,7 +60,28 @@ pub(super) struct Limits {
     pub(super) max_bytes: usize,
 }
 
+impl Limits {
+    /// Of a request that allows so many bytes.
+    fn of(max_bytes: i32) -> Self {
+        let max_bytes = usize::try_from(max_bytes).unwrap_or(0);
+        Self {
+            max_bytes: max_bytes.min(RESPONSE_LIMIT_BYTES),
+        }
+    }
+}
+
 impl Plan {
+    /// All of it goes upstream.
+    fn without_hits(outcome: Outcome, upstream: FetchRequest) -> Self {
+        Self {
+            outcome,
+            topics: Vec::new(),
+            hits: Hits::new(),
+            limits: Limits::of(upstream.max_bytes),
+            upstream: Some(upstream),
+        }
+    }
+
     /// What to ask upstream; `None` if the cache answers everything.
     pub fn upstream_request(&self) -> Option<&FetchRequest> {
         self.upstream.as_ref()
@@ -75,30 +89,24 @@ impl Plan {
 
     /// Whether upstream's answer is to be kept.
     pub fn is_cacheable(&self) -> bool {
-        !matches!(self.outcome, Outcome::PassThrough)
+        self.outcome != Outcome::PassThrough
     }
 
     /// Whether the cache answers anything.
     pub fn has_hits(&self) -> bool {
-        matches!(self.outcome, Outcome::Hits(_))
+        self.outcome == Outcome::Hits
     }
 
     /// What the cache answers, in request order: the topic, the offset that was asked for, and the answer before it is cut
     /// to what the response has room for.
     pub fn hits(&self) -> impl Iterator<Item = (&TopicRef, i64, &PartitionData)> {
-        let planned = match &self.outcome {
-            Outcome::Hits(planned) => Some(planned),
-            Outcome::Miss | Outcome::PassThrough => None,
-        };
-        planned.into_iter().flat_map(|planned| {
-            let asked = planned.topics.iter().flat_map(|topic| {
-                let partitions = topic.partitions.iter();
-                partitions.map(move |asked| (&topic.topic, asked.fetch_offset))
-            });
-            asked
-                .zip(&planned.hits)
-                .filter_map(|((topic, fetch_offset), hit)| Some((topic, fetch_offset, hit.as_ref()?)))
-        })
+        let asked = self.topics.iter().flat_map(|topic| {
+            let partitions = topic.partitions.iter();
+            partitions.map(move |asked| (&topic.topic, asked.fetch_offset))
+        });
+        asked
+            .zip(&self.hits)
+            .filter_map(|((topic, fetch_offset), hit)| Some((topic, fetch_offset, hit.as_ref()?)))
     }
 }
 
@@ -122,10 +130,7 @@ impl<R: SegmentReader> Cache<R> {
 
     fn look_up(&self, request: FetchRequest, now: Instant, warmed: &Warmed, counts: bool) -> Plan {
         if self.is_off() || !is_ordinary_consumer_fetch(&request) {
-            return Plan {
-                outcome: Outcome::PassThrough,
-                upstream: Some(request),
-            };
+            return Plan::without_hits(Outcome::PassThrough, request);
         }
         let mut hits = Hits::new();
         let reads = Reads::Planned {
@@ -137,12 +142,8 @@ impl<R: SegmentReader> Cache<R> {
             self.count_lookups(hits.len() as u64, walk.hits, walk.hit_bytes as u64);
         }
         if walk.hits == 0 {
-            return Plan {
-                outcome: Outcome::Miss,
-                upstream: Some(sessionless(request)),
-            };
+            return Plan::without_hits(Outcome::Miss, sessionless(request));
         }
-        let limits = walk.limits;
         let (topics, upstream) = match walk.bytes_before_miss {
             None => (request.topics, None),
             Some(before) => {
@@ -150,9 +151,11 @@ impl<R: SegmentReader> Cache<R> {
                 (topics, Some(rest_of(request, &hits, &walk, before)))
             }
         };
-        let planned = Planned { topics, hits, limits };
         Plan {
-            outcome: Outcome::Hits(planned),
+            outcome: Outcome::Hits,
+            topics,
+            hits,
+            limits: walk.limits,
             upstream,
         }
     }
@@ -229,16 +232,13 @@ impl<R: SegmentReader> Cache<R> {
         now: Instant,
         reads: Reads<'a, R>,
     ) -> Walk<'a, R> {
-        let max_bytes = usize::try_from(max_bytes).unwrap_or(0);
         Walk {
             cache: self,
             now,
             reads,
             committed,
             walked: Walked {
-                limits: Limits {
-                    max_bytes: max_bytes.min(RESPONSE_LIMIT_BYTES),
-                },
+                limits: Limits::of(max_bytes),
                 hit_bytes: 0,
                 hits: 0,
                 bytes_before_miss: None,

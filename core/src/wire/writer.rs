@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use super::record_bytes::RecordBytes;
 use super::tagged::TaggedFields;
@@ -15,7 +15,7 @@ use super::types::{TopicId, WireStr};
 /// would count one more share of it each time.
 #[derive(Clone, Debug, Default)]
 pub struct Chunks {
-    fields: BytesMut,
+    fields: Vec<u8>,
     /// Record data, with the length of the fields that stand in front of it.
     records: Vec<(usize, Bytes)>,
 }
@@ -53,7 +53,7 @@ impl Chunks {
 
     /// The slices in order, as shares that outlive this.
     pub fn into_slices(self) -> Vec<Bytes> {
-        let fields = self.fields.freeze();
+        let fields = Bytes::from(self.fields);
         let mut slices = Vec::with_capacity(2 * self.records.len() + 1);
         let mut from = 0;
         for (at, records) in self.records {
@@ -72,13 +72,13 @@ impl Chunks {
     /// Everything as one allocation; copies if there is record data.
     pub fn into_bytes(self) -> Bytes {
         if self.records.is_empty() {
-            return self.fields.freeze();
+            return self.fields.into();
         }
-        let mut joined = BytesMut::with_capacity(self.size_bytes());
+        let mut joined = Vec::with_capacity(self.size_bytes());
         for slice in self.slices() {
-            joined.put_slice(slice);
+            joined.extend_from_slice(slice);
         }
-        joined.freeze()
+        joined.into()
     }
 }
 
@@ -158,8 +158,9 @@ impl<'a> Writer<'a> {
     pub(super) fn records(&mut self, records: Option<&RecordBytes>) {
         self.length(records.map(RecordBytes::size_bytes), false);
         let at = self.out.fields.len();
-        let slices = records.into_iter().flat_map(RecordBytes::slices);
-        self.out.records.extend(slices.map(|slice| (at, slice.clone())));
+        for slice in records.into_iter().flat_map(RecordBytes::slices) {
+            self.out.records.push((at, slice.clone()));
+        }
     }
 
     pub(super) fn count(&mut self, count: Option<usize>) {
