@@ -30,7 +30,7 @@ pub(crate) struct Options {
     /// The same rows of less data in fewer rounds, for trying out; the page is written to `bench` in the target folder.
     #[arg(long)]
     quick: bool,
-    /// How often each way goes [default: 7, 3 where it is to be quick].
+    /// How often each way goes [default: 9, and up to 36 while a target is open; 3 where it is to be quick].
     #[arg(long)]
     rounds: Option<u16>,
     /// Where mount points are made, which must be on a disk [default: the folder for temporary files].

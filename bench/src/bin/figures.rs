@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 #[cfg(unix)]
 use kachet_bench::{
+    contest::Rounds,
     report::{self, Machine, Run},
     rows::{self, SECTIONS, Scope},
     traces::public,
@@ -28,7 +29,7 @@ struct Arguments {
     /// The same rows of less data in fewer rounds, for trying out
     #[arg(long)]
     quick: bool,
-    /// How often each way goes [default: 7, 3 where it is to be quick]
+    /// How often each way goes [default: 9, and up to 36 while a target is open; 3 where it is to be quick]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
     /// Where mount points are made, which must be on a disk [default: the folder for temporary files]
@@ -85,9 +86,11 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let started = Instant::now();
     let scope = Scope {
         is_quick: arguments.quick,
-        rounds: arguments
-            .rounds
-            .map_or(if arguments.quick { 3 } else { 7 }, usize::from),
+        rounds: match arguments.rounds {
+            Some(rounds) => Rounds::exactly(rounds.into()),
+            None if arguments.quick => Rounds::exactly(3),
+            None => Rounds { least: 9, most: 36 },
+        },
         folder: arguments.folder.clone().unwrap_or_else(std::env::temp_dir),
         target_folder: arguments.target_folder.clone(),
         trace: arguments.trace.as_deref().map(public::read).transpose()?,

@@ -2,6 +2,7 @@
 //! each, and of the ratios within a round, because what else the machine does meets all ways of a round alike.
 
 mod outcome;
+mod rounds;
 mod target;
 
 use std::fmt::Write as _;
@@ -10,7 +11,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 pub use outcome::{Outcome, Spread, WayOutcome};
-pub use target::{Against, Bound, Target, Verdict};
+pub use rounds::Rounds;
+pub use target::{Against, Bound, Judgement, Target, Verdict};
 
 /// What a value of a row is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,43 +169,51 @@ impl<'a> Contest<'a> {
         self
     }
 
-    /// Has every way go once for each of `rounds`, and once before them that does not count. Another way is first each
-    /// time, which finds the least of it in the processor's caches.
-    pub fn run(self, rounds: usize) -> Result<Outcome> {
+    /// Has every way go once in each round, and once before them that does not count. Another way is first each time, which
+    /// finds the least of it in the processor's caches. Goes on beyond the least of `rounds` while a target is open.
+    pub fn run(self, rounds: Rounds) -> Result<Outcome> {
         self.run_after(1, rounds)
     }
 
-    /// Without the round that does not count, for what was measured already.
+    /// Without the round that does not count, for so many rounds that were measured already.
     pub fn run_cold(self, rounds: usize) -> Result<Outcome> {
-        self.run_after(0, rounds)
+        self.run_after(0, Rounds::exactly(rounds))
     }
 
     /// For what takes the same value each time, such as a count: once.
     pub fn once(self) -> Result<Outcome> {
-        self.run_after(0, 1)
+        self.run_cold(1)
     }
 
-    fn run_after(mut self, warming: usize, rounds: usize) -> Result<Outcome> {
+    fn run_after(mut self, warming: usize, rounds: Rounds) -> Result<Outcome> {
         ensure!(
-            !self.ways.is_empty() && rounds > 0,
+            !self.ways.is_empty() && rounds.least > 0,
             "{}: nothing to measure",
             self.what
         );
-        let mut samples = vec![Vec::with_capacity(rounds); self.ways.len()];
-        for round in 0..warming + rounds {
+        let ways = self.ways.iter().map(|way| WayOutcome {
+            name: way.name.clone(),
+            role: way.role,
+            samples: Vec::new(),
+        });
+        let mut outcome = Outcome::new(self.what.clone(), self.unit, ways.collect());
+        for round in 0..warming + rounds.most.max(rounds.least) {
             for turn in 0..self.ways.len() {
                 let at = (round + turn) % self.ways.len();
                 let way = &mut self.ways[at];
                 let value = (way.run)().with_context(|| format!("{}: {}", self.what, way.name))?;
                 ensure!(value.is_finite(), "{}: {}: {value}", self.what, way.name);
                 if round >= warming {
-                    samples[at].push(value);
+                    outcome.ways[at].samples.push(value);
+                }
+            }
+            if round + 1 >= warming + rounds.least {
+                outcome.judge(&self.targets)?;
+                if !outcome.is_open() {
+                    break;
                 }
             }
         }
-        let ways = self.ways.into_iter().zip(samples);
-        let ways = ways.map(|(Way { name, role, .. }, samples)| WayOutcome { name, role, samples });
-        let outcome = Outcome::new(self.what, self.unit, ways.collect(), &self.targets)?;
         eprintln!("{}", outcome.line());
         Ok(outcome)
     }
@@ -232,7 +242,7 @@ mod tests {
             .way("a", Role::Ours, || note('a'))
             .way("b", Role::Peer, || note('b'))
             .way("c", Role::Floor, || note('c'))
-            .run(3)?;
+            .run(Rounds::exactly(3))?;
         assert_eq!(*order.borrow(), "abcbcacababc");
         Ok(())
     }
@@ -242,9 +252,26 @@ mod tests {
         let mut values = [100.0, 1.0, 3.0, 2.0].into_iter();
         let outcome = Contest::new("warm", Unit::Times)
             .way("ours", Role::Ours, || values.next().context("as many as rounds"))
-            .run(3)?;
+            .run(Rounds::exactly(3))?;
         assert_eq!(outcome.ways[0].samples, [1.0, 3.0, 2.0]);
         assert!((outcome.ways[0].spread().median - 2.0).abs() < 1e-9);
+        Ok(())
+    }
+
+    #[test]
+    fn more_rounds_are_gone_only_while_a_target_is_open() -> Result<()> {
+        let rounds = |most: usize, limit: f64| -> Result<usize> {
+            let mut values = [1.0, 3.0].into_iter().cycle();
+            let outcome = Contest::new("row", Unit::Times)
+                .way("ours", Role::Ours, || values.next().context("it goes on"))
+                .target(Target::of("ours", Bound::AtMost(limit)))
+                .run(Rounds { least: 8, most })?;
+            Ok(outcome.ways[0].samples.len())
+        };
+        assert_eq!(rounds(20, 4.0)?, 8, "met by all");
+        assert_eq!(rounds(20, 0.5)?, 8, "missed by all");
+        assert_eq!(rounds(20, 2.0)?, 20, "open to the last");
+        assert_eq!(rounds(8, 2.0)?, 8, "no more than is allowed");
         Ok(())
     }
 

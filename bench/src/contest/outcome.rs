@@ -3,10 +3,12 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::target::Judgement;
-use super::{Against, Role, Target, Unit, Verdict, three_digits};
+use super::{Against, Role, Target, Unit, Verdict, count, three_digits};
 
-/// The middle of some values and the two quartiles around it.
+/// How likely the median of a way may lie outside of its interval.
+const DOUBT: f64 = 0.01;
+
+/// The middle of some values, the two quartiles around it, and how sure it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     /// A quarter of the values lie below.
@@ -15,6 +17,9 @@ pub struct Spread {
     pub median: f64,
     /// A quarter lie above.
     pub high: f64,
+    /// Where the median of ever more such values would lie in 99 of 100 cases, whatever their distribution: between two of them, by
+    /// the signs alone. Of fewer than eight it is not that sure, and all of them lie between.
+    pub surely: (f64, f64),
 }
 
 impl Spread {
@@ -28,6 +33,10 @@ impl Spread {
             low: at(last / 4),
             median: at(last / 2),
             high: at(last - last / 4),
+            surely: {
+                let aside = surely_aside(values.len());
+                (at(aside), at(last - aside.min(last)))
+            },
         }
     }
 
@@ -35,6 +44,21 @@ impl Spread {
     pub fn percent(&self) -> f64 {
         100.0 * (self.high - self.low).abs() / self.median.abs().max(f64::MIN_POSITIVE)
     }
+}
+
+/// How many of so many values, put in order, may be left aside at either end and the median still lies between the others, but for
+/// [`DOUBT`]: as many heads as that come up in so many throws of a coin with half that likelihood.
+fn surely_aside(values: usize) -> usize {
+    let throws = count(values);
+    let mut one_way = 0.5_f64.powf(throws);
+    let mut fewer = one_way;
+    let mut aside = 0;
+    while 2.0 * fewer <= DOUBT && aside < values / 2 {
+        aside += 1;
+        one_way *= (throws - count(aside) + 1.0) / count(aside);
+        fewer += one_way;
+    }
+    aside.saturating_sub(1)
 }
 
 /// What one way measured.
@@ -79,16 +103,30 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn new(what: String, unit: Unit, ways: Vec<WayOutcome>, targets: &[Target]) -> Result<Self> {
-        let mut outcome = Self {
+    pub(super) fn new(what: String, unit: Unit, ways: Vec<WayOutcome>) -> Self {
+        Self {
             what,
             unit,
             ways,
             verdicts: Vec::new(),
-        };
-        let verdicts: Result<Vec<_>> = targets.iter().map(|target| outcome.verdict(target)).collect();
-        outcome.verdicts = verdicts?;
-        Ok(outcome)
+        }
+    }
+
+    /// Holds what has been measured against the targets.
+    pub(super) fn judge(&mut self, targets: &[Target]) -> Result<()> {
+        let verdicts: Result<Vec<_>> = targets.iter().map(|target| self.verdict(target)).collect();
+        self.verdicts = verdicts?;
+        Ok(())
+    }
+
+    /// Whether another round could tell more of a target.
+    pub(super) fn is_open(&self) -> bool {
+        self.verdicts.iter().any(|verdict| verdict.judgement.is_open())
+    }
+
+    /// How many rounds counted.
+    pub fn rounds(&self) -> usize {
+        self.ways.first().map_or(0, |way| way.samples.len())
     }
 
     /// The way of this name.
@@ -111,12 +149,10 @@ impl Outcome {
                 (ratio, format!("{} ×", three_digits(ratio.median)))
             }
         };
-        let judgement = target.judge(spread.low, spread.median, spread.high);
         Ok(Verdict {
             target: target.show(self.unit),
             measured,
-            is_met: matches!(judgement, Judgement::Met | Judgement::MetByMedian),
-            words: judgement.words(),
+            judgement: target.judge(&spread),
         })
     }
 
@@ -151,7 +187,7 @@ impl Outcome {
     /// Everything, for programs.
     pub fn json(&self) -> Value {
         let ways = self.ways.iter().map(|way| {
-            let Spread { low, median, high } = way.spread();
+            let Spread { low, median, high, .. } = way.spread();
             let role = match way.role {
                 Role::Ours => "ours",
                 Role::Peer => "peer",
@@ -160,7 +196,7 @@ impl Outcome {
             json!({ "name": way.name, "role": role, "median": median, "quartiles": [low, high], "samples": way.samples })
         });
         let verdicts = self.verdicts.iter().map(|verdict| {
-            json!({ "target": verdict.target, "measured": verdict.measured, "met": verdict.is_met })
+            json!({ "target": verdict.target, "measured": verdict.measured, "verdict": verdict.judgement.name() })
         });
         json!({
             "what": self.what,
@@ -173,7 +209,7 @@ impl Outcome {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Bound, Contest};
+    use super::super::{Bound, Contest, Judgement};
     use super::*;
 
     fn fixed(ours: &[f64], peer: &[f64], targets: &[Target]) -> Result<Outcome> {
@@ -183,7 +219,9 @@ mod tests {
             samples: samples.to_vec(),
         };
         let ways = vec![way("ours", Role::Ours, ours), way("peer", Role::Peer, peer)];
-        Outcome::new("row".to_owned(), Unit::Seconds, ways, targets)
+        let mut outcome = Outcome::new("row".to_owned(), Unit::Seconds, ways);
+        outcome.judge(targets)?;
+        Ok(outcome)
     }
 
     #[test]
@@ -192,28 +230,45 @@ mod tests {
         let target = Target::ratio("peer", "ours", Bound::AtLeast(2.0));
         let outcome = fixed(&[1.0, 10.0, 1.0], &[2.0, 20.0, 2.0], &[target])?;
         assert_eq!(outcome.verdicts[0].measured, "2.00 ×");
-        assert_eq!(outcome.verdicts[0].words, "met");
+        assert_eq!(outcome.verdicts[0].judgement, Judgement::Met);
         Ok(())
     }
 
     #[test]
-    fn a_verdict_tells_how_sure_it_is() -> Result<()> {
-        let words = |bound| -> Result<_> {
+    fn a_verdict_tells_whether_it_is_sure() -> Result<()> {
+        let judgement = |bound| -> Result<_> {
             let outcome = fixed(
                 &[1.0, 2.0, 3.0, 4.0, 5.0],
                 &[1.0; 5],
                 &[Target::of("ours", bound)],
             )?;
-            Ok((outcome.verdicts[0].words, outcome.verdicts[0].is_met))
+            Ok(outcome.verdicts[0].judgement)
         };
-        assert_eq!(words(Bound::AtMost(4.0))?, ("met", true));
-        assert_eq!(words(Bound::AtMost(3.5))?, ("met, within the spread", true));
-        assert_eq!(
-            words(Bound::AtMost(2.5))?,
-            ("**missed**, within the spread", false)
-        );
-        assert_eq!(words(Bound::AtLeast(4.5))?, ("**missed**", false));
+        assert_eq!(judgement(Bound::AtMost(5.0))?, Judgement::Met);
+        assert_eq!(judgement(Bound::AtMost(3.5))?, Judgement::MetSoFar);
+        assert_eq!(judgement(Bound::AtMost(2.5))?, Judgement::MissedSoFar);
+        assert_eq!(judgement(Bound::AtLeast(5.5))?, Judgement::Missed);
         Ok(())
+    }
+
+    #[test]
+    fn the_more_values_the_closer_the_median_is_known() {
+        // As tables of the sign test have it.
+        for (values, aside) in [
+            (1, 0),
+            (7, 0),
+            (8, 0),
+            (11, 0),
+            (12, 1),
+            (20, 3),
+            (36, 9),
+            (100, 36),
+        ] {
+            assert_eq!(surely_aside(values), aside, "{values}");
+        }
+        let twelve = Spread::of((1..=12_u8).map(f64::from));
+        assert_eq!(twelve.surely, (2.0, 11.0));
+        assert_eq!(Spread::of([3.0]).surely, (3.0, 3.0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a row is to reach, and whether it did.
 
-use super::{Unit, three_digits};
+use super::{Spread, Unit, three_digits};
 
 /// Which side of a limit is the right one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,40 +75,55 @@ impl Target {
         }
     }
 
-    pub(super) fn judge(&self, low: f64, median: f64, high: f64) -> Judgement {
+    pub(super) fn judge(&self, measured: &Spread) -> Judgement {
+        let (low, high) = measured.surely;
         match (
-            self.bound.holds(low),
-            self.bound.holds(median),
-            self.bound.holds(high),
+            self.bound.holds(low) && self.bound.holds(high),
+            self.bound.holds(measured.median),
         ) {
-            (true, true, true) => Judgement::Met,
-            (_, true, _) => Judgement::MetByMedian,
-            (false, false, false) => Judgement::Missed,
-            (_, false, _) => Judgement::MissedByMedian,
+            (true, _) => Judgement::Met,
+            (false, true) => Judgement::MetSoFar,
+            (false, false) if self.bound.holds(low) || self.bound.holds(high) => Judgement::MissedSoFar,
+            (false, false) => Judgement::Missed,
         }
     }
 }
 
-/// How sure a verdict is.
+/// Whether a target is met, and how sure that is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Judgement {
-    /// By the median and by both quartiles.
+pub enum Judgement {
+    /// By all of the interval in which the median surely lies.
     Met,
-    /// By the median; another run may say otherwise.
-    MetByMedian,
-    /// By the median; another run may say otherwise.
-    MissedByMedian,
-    /// By the median and by both quartiles.
+    /// By the median, but the interval goes beyond the target: it is open.
+    MetSoFar,
+    /// Not by the median, but the interval reaches the target: it is open.
+    MissedSoFar,
+    /// By nothing of the interval.
     Missed,
 }
 
 impl Judgement {
-    pub(super) fn words(self) -> &'static str {
+    /// Whether another run may say otherwise.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::MetSoFar | Self::MissedSoFar)
+    }
+
+    /// In a table.
+    pub fn words(self) -> &'static str {
         match self {
             Self::Met => "met",
-            Self::MetByMedian => "met, within the spread",
-            Self::MissedByMedian => "**missed**, within the spread",
+            Self::MetSoFar => "open, met by the median",
+            Self::MissedSoFar => "open, missed by the median",
             Self::Missed => "**missed**",
+        }
+    }
+
+    /// Its name in a run's JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Met => "met",
+            Self::MetSoFar | Self::MissedSoFar => "open",
+            Self::Missed => "missed",
         }
     }
 }
@@ -120,8 +135,6 @@ pub struct Verdict {
     pub target: String,
     /// What was measured, in words.
     pub measured: String,
-    /// Whether the median reaches it.
-    pub is_met: bool,
-    /// The verdict in words, which tell how sure it is.
-    pub words: &'static str,
+    /// Whether it is met.
+    pub judgement: Judgement,
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Curve, Run, Section};
-use crate::contest::{Outcome, Role, Spread, three_digits};
+use crate::contest::{Judgement, Outcome, Role, Spread, three_digits};
 
 /// What is lost by less than this is as good as equal.
 const EQUAL_PERCENT: f64 = 3.0;
@@ -45,8 +45,9 @@ fn write_head(page: &mut String, run: &Run) {
         page,
         "Ways of doing the same work take turns, each of them first in turn. A figure is the median of the rounds, ± half of what \
          lies between its quartiles. × is the median of the ratios to Kachet within a round, which other work on the machine \
-         changes least; for times more than 1 is slower than Kachet, for rates less than 1 is. A verdict *within the spread* \
-         may be another in the next run."
+         changes least; for times more than 1 is slower than Kachet, for rates less than 1 is. A target is *met* or *missed* where \
+         the median surely is (in 99 of 100 cases); while it is *open* up to four times as many rounds are gone, and where it stays \
+         so another run may say otherwise."
     );
     if run.is_quick {
         line!(page, "");
@@ -61,7 +62,7 @@ fn write_verdicts(page: &mut String, run: &Run) {
     line!(page, "\n## Targets\n");
     line!(page, "| what | target | measured | verdict |");
     line!(page, "|---|---|---:|---|");
-    let (mut met, mut all) = (0, 0);
+    let (mut met, mut missed, mut all) = (0, 0, 0);
     for row in run.sections.iter().flat_map(Section::all_rows) {
         for verdict in &row.verdicts {
             line!(
@@ -70,13 +71,18 @@ fn write_verdicts(page: &mut String, run: &Run) {
                 row.what,
                 verdict.target,
                 verdict.measured,
-                verdict.words
+                verdict.judgement.words()
             );
-            met += usize::from(verdict.is_met);
+            met += usize::from(verdict.judgement == Judgement::Met);
+            missed += usize::from(verdict.judgement == Judgement::Missed);
             all += 1;
         }
     }
-    line!(page, "\n{met} of {all} are met.");
+    let open = all - met - missed;
+    line!(
+        page,
+        "\n{met} of {all} are met, {missed} are missed, {open} are open."
+    );
 }
 
 fn write_lost(page: &mut String, run: &Run) {
@@ -250,7 +256,7 @@ mod tests {
         let page = page(&run(1e-9));
         for part in [
             "| one | kachet ≤ 1.00 ns | 2.00 ns | **missed** |",
-            "0 of 2 are met.",
+            "0 of 2 are met, 2 are missed, 0 are open.",
             "- two: peer, 0.50 × of Kachet's",
             "| | **kachet** | peer |",
             "| one | 2.00 ns | 1.00 ns · 0.50 × |",

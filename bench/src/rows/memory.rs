@@ -12,7 +12,7 @@ use kachet_core::cache::MemoryCache;
 use kachet_core::time::Instant;
 
 use super::Scope;
-use crate::contest::{Bound, Contest, Outcome, Role, Target, Unit, count};
+use crate::contest::{Bound, Contest, Outcome, Role, Rounds, Target, Unit, count};
 use crate::filled::{BatchAt, CRC32C, batches, cache, harvest, settings};
 use crate::report::Section;
 
@@ -80,7 +80,7 @@ fn resident(scope: &Scope, size_bytes: usize) -> Result<Outcome> {
     if size_bytes == 16 << 10 {
         contest = contest.target(Target::of("kachet", Bound::AtMost(1.1)));
     }
-    contest.run(scope.rounds.min(3))
+    contest.run(Rounds::exactly(scope.rounds.least.min(3)))
 }
 
 /// Fills a holder of `mib` MiB with twice as much; says by how many bytes this process has grown.

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use crate::contest::Rounds;
 use crate::report::Section;
 use crate::traces::Trace;
 
@@ -30,7 +31,7 @@ pub struct Scope {
     /// The same rows of less data.
     pub is_quick: bool,
     /// How often each way goes.
-    pub rounds: usize,
+    pub rounds: Rounds,
     /// Where mount points are made; on a disk.
     pub folder: PathBuf,
     /// The build's own folder, where the packages for WebAssembly are looked for.

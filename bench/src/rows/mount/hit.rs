@@ -83,7 +83,7 @@ pub(super) fn rows(scope: &Scope) -> Result<Vec<Outcome>> {
             Bound::AtMost(1.2),
         ));
     // Short, so that many rounds are affordable.
-    let row = row.run(10 * scope.rounds)?;
+    let row = row.run(scope.rounds.times(10))?;
     runtime.block_on(mounted.do_jobs());
     Ok(vec![row])
 }

@@ -14,7 +14,7 @@ use foyer::{
 };
 use tokio::runtime::Runtime;
 
-use crate::contest::{Bound, Contest, Outcome, Role, Target, Unit};
+use crate::contest::{Bound, Contest, Outcome, Role, Rounds, Target, Unit};
 use crate::rows::Scope;
 
 use super::mounted::{Made, fill, float, folder_in};
@@ -81,7 +81,9 @@ pub(super) fn rows(scope: &Scope) -> Result<Vec<Outcome>> {
         .target(Target::ratio(kachet, stream, Bound::AtLeast(0.6)))
         // What the reference does for each batch.
         .target(Target::ratio(kachet, synced_files, Bound::AtLeast(60.0)));
-    Ok(vec![on_medium.run(scope.rounds)?, accepted.run(scope.rounds)?])
+    let on_medium = on_medium.run(scope.rounds)?;
+    let gone = Rounds::exactly(on_medium.rounds());
+    Ok(vec![on_medium, accepted.run(gone)?])
 }
 
 /// Has a process of its own go one way: what a way leaves behind in memory and in threads holds no other up.

@@ -67,7 +67,7 @@ pub(super) fn rows(scope: &Scope) -> Result<Vec<Outcome>> {
                 Ok(crc32c::crc32c(black_box(&buffer)))
             })
         });
-        rows.push(row.run(10 * scope.rounds)?);
+        rows.push(row.run(scope.rounds.times(10))?);
     }
     Ok(rows)
 }

@@ -32,7 +32,8 @@ pub(super) fn one_batch(
     let mut random = fastrand::Rng::with_seed(19);
     let mut order = starts.to_vec();
     random.shuffle(&mut order);
-    let each = (order.len() / (scope.rounds + 1)).min(READS);
+    let gone = scope.rounds.least;
+    let each = (order.len() / (gone + 1)).min(READS);
     let mut rounds = order.chunks(each);
     let mut measured = || -> Result<[Vec<f64>; 2]> {
         let offsets = rounds.next().context("more rounds than batches")?;
@@ -50,9 +51,7 @@ pub(super) fn one_batch(
         Ok(times)
     };
     measured()?;
-    let rounds = (0..scope.rounds)
-        .map(|_| measured())
-        .collect::<Result<Vec<_>>>()?;
+    let rounds = (0..gone).map(|_| measured()).collect::<Result<Vec<_>>>()?;
     let at = |percent: usize, way: usize| {
         let times = rounds
             .iter()
@@ -71,7 +70,7 @@ pub(super) fn one_batch(
             .way("kachet above the relay", Role::Ours, above(percent))
     };
     let late = row(99).target(Target::of("kachet above the relay", Bound::AtMost(50e-6)));
-    Ok([row(50).run_cold(scope.rounds)?, late.run_cold(scope.rounds)?])
+    Ok([row(50).run_cold(gone)?, late.run_cold(gone)?])
 }
 
 /// The whole topic by a proxy that has not seen it.
