@@ -8,7 +8,7 @@ use kachet_core::wire::{
 };
 
 use super::Policy;
-use crate::filled::{BatchAt, CRC32C, TOPIC, key, settings};
+use crate::filled::{BatchAt, CRC32C, TOPIC, settings};
 use crate::traces::BatchKey;
 
 /// Where every log ends, so that no batch lies behind it whichever is read first.
@@ -40,7 +40,9 @@ impl Policy for Kachet {
             records: 1,
             size_bytes: usize::try_from(size_bytes).unwrap_or(usize::MAX),
         };
-        if self.cache.batch_slice(&key(at.partition), at.base).is_some() {
+        // A reader that has room for one batch at a time.
+        let asked = FetchPartition::new(at.partition, at.base, 1);
+        if self.cache.hit(TOPIC, &asked, false, Instant::default()).is_some() {
             return true;
         }
         for harvest in answer(at) {
