@@ -246,6 +246,13 @@ impl<R: SegmentReader> Cache<R> {
                 self.heed(key, harvest);
             } else {
                 self.learn(key, harvest, asked_at);
+                // The first batch stands last.
+                if let [last, ..] = harvest.batches.as_slice()
+                    && let Some(first) = harvest.batches.last()
+                {
+                    let next = last.span.last().saturating_add(1);
+                    self.engine.fetched(&key, first.covers.base(), next);
+                }
             }
             harvest.progress = Progress::Learned {
                 waited: 0,

@@ -421,6 +421,7 @@ impl<R: SegmentReader> Walk<'_, R> {
             committed: self.committed,
             compacted_max_staleness: cache.settings.compacted_max_staleness(),
             now: self.now,
+            is_real: matches!(self.reads, Reads::Planned { marks_hits: true, .. }),
         };
         reader.answer(partition, |batch, mark| self.read(&key, batch, mark))
     }
@@ -479,6 +480,8 @@ struct Reader<'a> {
     committed: bool,
     compacted_max_staleness: MaxStaleness,
     now: Instant,
+    /// Whether it goes on behind what it is given.
+    is_real: bool,
 }
 
 impl Reader<'_> {
@@ -547,6 +550,9 @@ impl Reader<'_> {
             last_offset = Some(batch.span.last());
         }
         let beyond = last_offset.filter(|_| is_complete)?.saturating_add(1);
+        if self.is_real && size_bytes > 0 {
+            partition.readers.note(asked.fetch_offset, beyond);
+        }
         let stable_beyond = if self.committed { beyond } else { -1 };
         Some(PartitionData {
             high_watermark: state.high_watermark.max(beyond),

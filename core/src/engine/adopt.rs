@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use super::segments::Segment;
 use super::{Engine, Partition};
 use crate::eviction::LogKind;
+use crate::eviction::Readers;
 use crate::freshness::PartitionState;
 use crate::index::{IndexedBatch, KnownAt, Location, PartitionIndex};
 use crate::segment::DirectoryEntry;
@@ -98,6 +99,7 @@ impl<R: SegmentReader> Engine<R> {
         let partition = self.partitions.entry(entry.key).or_insert_with(|| Partition {
             index: PartitionIndex::default(),
             state: new.clone(),
+            readers: Readers::default(),
         });
         partition.state.leader_epoch = partition.state.leader_epoch.max(entry.leader_epoch);
         if partition.state.validated_at.is_some() {

@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::jobs::{Done, Job, Outcome, Task};
 use super::segments::{Segment, Stage};
-use super::{Departing, Engine, NewBatch};
-use crate::eviction::{LogKind, Policy, batch_hash};
+use super::{Departing, Engine, NewBatch, Partition};
+use crate::eviction::{LogKind, Reach, batch_hash};
 use crate::identity::PartitionKey;
-use crate::index::IndexedBatch;
+use crate::index::{HitMark, IndexedBatch};
 use crate::segment::DirectoryEntry;
 use crate::storage::SegmentReader;
 
@@ -33,6 +33,17 @@ struct Survivor {
     key: PartitionKey,
     batch: IndexedBatch,
     hits: u8,
+    /// Whether a reader is about to come by.
+    is_awaited: bool,
+}
+
+impl Survivor {
+    fn mark(&self, mark: &HitMark) {
+        mark.set_hits(self.hits);
+        if self.is_awaited {
+            mark.mark_awaited();
+        }
+    }
 }
 
 impl<R: SegmentReader> Engine<R> {
@@ -155,16 +166,30 @@ impl<R: SegmentReader> Engine<R> {
         let Some(log) = self.segment(slot).map(|segment| segment.log) else {
             return;
         };
+        let main = self.main_log();
         let mut survivors = Vec::new();
         for entry in entries {
-            let Some((batch, hits)) = self.live(slot, entry) else {
+            let Some((partition, batch, mark)) = self.live(slot, entry) else {
                 continue;
             };
-            match Policy::survives(hits) {
+            // One that could not be read is not worth moving.
+            let hits = if mark.is_faulty() { 0 } else { mark.hits() };
+            let (was_awaited, is_faulty) = (mark.is_awaited(), mark.is_faulty());
+            let reach = if is_faulty {
+                Reach::Unknown
+            } else {
+                self.policy.reach(&partition.readers, batch.span.base(), main)
+            };
+            let bytes = batch.location.batch_bytes.into();
+            if was_awaited {
+                self.policy.aided(hits > 0, bytes);
+            }
+            match self.policy.survives(hits, reach, bytes) {
                 Some(hits) => survivors.push(Survivor {
                     key: entry.key,
                     batch,
                     hits,
+                    is_awaited: reach == Reach::Soon,
                 }),
                 None => self.evict(log, entry.key, &batch),
             }
@@ -173,12 +198,15 @@ impl<R: SegmentReader> Engine<R> {
     }
 
     /// What the index says of a record, if it leads there.
-    pub(super) fn live(&self, slot: u32, entry: &DirectoryEntry) -> Option<(IndexedBatch, u8)> {
+    pub(super) fn live(
+        &self,
+        slot: u32,
+        entry: &DirectoryEntry,
+    ) -> Option<(&Partition, IndexedBatch, &HitMark)> {
         let partition = self.partitions.get(&entry.key)?;
         let (batch, mark) = partition.index.by_last_offset(entry.span.last())?;
         let leads_here = batch.location.slot == slot && batch.location.position == entry.position;
-        // One that could not be read is not worth moving.
-        leads_here.then(|| (batch, if mark.is_faulty() { 0 } else { mark.hits() }))
+        leads_here.then_some((partition, batch, mark))
     }
 
     fn evict(&mut self, log: LogKind, key: PartitionKey, batch: &IndexedBatch) {
@@ -236,10 +264,9 @@ impl<R: SegmentReader> Engine<R> {
     /// Puts a segment at the head of the main log as it is.
     fn move_whole(&mut self, slot: u32, survivors: &[Survivor]) {
         self.eviction = None;
-        for Survivor { key, batch, hits } in survivors {
-            let partition = self.partitions.get(key);
-            if let Some((_, mark)) = partition.and_then(|p| p.index.by_last_offset(batch.covers.last())) {
-                mark.set_hits(*hits);
+        for survivor in survivors {
+            if let Some((_, mark)) = self.entry(&survivor.key, survivor.batch.covers.last()) {
+                survivor.mark(mark);
             }
         }
         let since_bytes = self.segment(slot).map_or(0, |segment| segment.since_bytes);
@@ -321,7 +348,7 @@ impl<R: SegmentReader> Engine<R> {
         if let Some(partition) = self.partitions.get_mut(&key) {
             partition.index.replace(&IndexedBatch { location, ..batch });
             if let Some((_, mark)) = partition.index.by_last_offset(batch.covers.last()) {
-                mark.set_hits(survivor.hits);
+                survivor.mark(mark);
             }
         }
         self.left(&batch.location);

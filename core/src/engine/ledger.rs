@@ -2,16 +2,16 @@
 
 use super::segments::SEGMENT_BYTES;
 use super::writing::UNWRITTEN_LIMIT_BYTES;
-use crate::eviction::{LogKind, Policy};
+use crate::eviction::{LogKind, Policy, Readers};
 use crate::freshness::{UNCONFIRMED_EPOCHS_LIMIT, UnconfirmedEpoch};
 use crate::index::BATCH_INDEX_BYTES;
 use crate::segment::{FOOTER_FIXED_BYTES, SEGMENT_HEADER_BYTES};
 use crate::transactions::AbortedState;
 
-/// Memory of a partition beside its batches: its place in the table, its state, its first chunk, and the epochs that
-/// await their confirmation.
+/// Memory of a partition beside its batches: its place in the table, its state, its first chunk, its readers, and the epochs
+/// that await their confirmation.
 pub(crate) const PARTITION_BYTES: u64 =
-    512 + (UNCONFIRMED_EPOCHS_LIMIT * size_of::<UnconfirmedEpoch>()) as u64;
+    512 + size_of::<Readers>() as u64 + (UNCONFIRMED_EPOCHS_LIMIT * size_of::<UnconfirmedEpoch>()) as u64;
 
 /// How many segments there are about, when nobody says how large they are to be.
 const SEGMENTS_WANTED: u64 = 256;

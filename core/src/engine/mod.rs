@@ -29,7 +29,7 @@ pub use self::jobs::{Done, Job};
 use self::ledger::{Ledger, PARTITION_BYTES};
 use self::segments::{SEGMENT_BYTES, Segment, Stage};
 use self::writing::WriteHealth;
-use crate::eviction::{LogKind, MainLog, Policy, batch_hash};
+use crate::eviction::{LogKind, MainLog, Policy, Reach, Readers, batch_hash};
 use crate::freshness::PartitionState;
 use crate::identity::PartitionKey;
 use crate::index::{BATCH_INDEX_BYTES, HitMark, IndexedBatch, KnownAt, Location, PartitionIndex};
@@ -48,6 +48,7 @@ pub(crate) type Partitions = HashMap<PartitionKey, Partition, FixedState>;
 pub(crate) struct Partition {
     pub(crate) index: PartitionIndex,
     pub(crate) state: PartitionState,
+    pub(crate) readers: Readers,
 }
 
 /// A batch that is to be kept.
@@ -222,7 +223,13 @@ impl<R: SegmentReader> Engine<R> {
     /// Keeps a batch. What overlaps it must have been dropped.
     pub(crate) fn insert(&mut self, new: &NewBatch, state: impl FnOnce() -> PartitionState) -> Inserted {
         let hash = batch_hash(&new.key, new.span.last());
-        let log = self.policy.log_for(hash, self.main_log());
+        let main = self.main_log();
+        let is_awaited = self.reach(&new.key, new.span, main) == Reach::Soon;
+        let log = if is_awaited {
+            LogKind::Main
+        } else {
+            self.policy.log_for(hash, main)
+        };
         let needed_bytes = self.cost_bytes(new, log);
         if !self.ledger.can_ever_hold(needed_bytes) || self.write_health.lets_go() {
             return Inserted::Refused;
@@ -240,9 +247,27 @@ impl<R: SegmentReader> Engine<R> {
         if !self.admit(new, log, state) {
             return Inserted::Refused;
         }
+        if is_awaited && let Some((_, mark)) = self.entry(&new.key, new.span.last()) {
+            mark.mark_awaited();
+        }
         self.policy
             .inserted(hash, new.bytes.len() as u64, self.ledger.batches);
         Inserted::Kept
+    }
+
+    /// Whether a reader is about to come by a batch.
+    fn reach(&self, key: &PartitionKey, span: OffsetSpan, main: MainLog) -> Reach {
+        let partition = self.partitions.get(key);
+        partition.map_or(Reach::Unknown, |partition| {
+            self.policy.reach(&partition.readers, span.base(), main)
+        })
+    }
+
+    /// Notes that a broker was asked for the offsets from `from` up to `next`.
+    pub(crate) fn fetched(&mut self, key: &PartitionKey, from: i64, next: i64) {
+        if let Some(partition) = self.partitions.get_mut(key) {
+            self.policy.fetched(&mut partition.readers, from, next);
+        }
     }
 
     /// How the main log stands.
@@ -294,6 +319,7 @@ impl<R: SegmentReader> Engine<R> {
         let partition = self.partitions.entry(new.key).or_insert_with(|| Partition {
             index: PartitionIndex::default(),
             state: state(),
+            readers: Readers::default(),
         });
         let batch = indexed(new, location);
         if partition.index.insert(&batch, new.max_timestamp, &new.aborted) {
@@ -393,6 +419,11 @@ impl<R: SegmentReader> Engine<R> {
         if let Some(partition) = self.partitions.get_mut(&key) {
             partition.index.replace(batch);
         }
+    }
+
+    /// What the index says of a batch.
+    fn entry(&self, key: &PartitionKey, last_offset: i64) -> Option<(IndexedBatch, &HitMark)> {
+        self.partitions.get(key)?.index.by_last_offset(last_offset)
     }
 
     /// Drops a batch.

@@ -13,9 +13,18 @@
 //! - That share is smaller the more of what went from the main log comes back as well.
 //! - Hits count to two, so that batches which a group of readers has passed do not stay for long.
 //!
-//! A hit writes a counter of two bits on the batch's index entry and nothing else.
+//! And readers that go through a partition batch by batch tell what they will read next (see [`Readers`]):
+//!
+//! - What one of them will reach before the main log has turned over goes to the main log, and moves on unread, up to as
+//!   many bytes as are put in. That a batch has to lie there until the next reader comes serves short gaps between
+//!   readers first: long ones do not fit into the age.
+//! - What all of them have passed does not move on, whatever its hits, unless others read the partition as well.
+//! - If what is kept for readers goes unread more often than not, none is for a while.
+//!
+//! A hit writes a counter of two bits on the batch's index entry, and one that answers a fetch the place of a reader.
 
 mod ghosts;
+mod readers;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +33,7 @@ use core::hash::BuildHasher;
 use foldhash::fast::FixedState;
 
 use self::ghosts::Ghosts;
+pub(crate) use self::readers::{Reach, Readers};
 use crate::identity::PartitionKey;
 
 /// The logs that segments stand in, oldest first.
@@ -61,6 +71,14 @@ const AWAY_PERCENT_SPREAD: i64 = 16;
 /// How much of what goes from the main log may come back before the share of the age falls.
 const BALANCE_PERCENT: i64 = 30;
 
+/// What a reader will reach within so much of the age of the main log's oldest segment is worth its place there, in
+/// percent.
+const REACH_PERCENT: u64 = 90;
+/// Readers are looked at anew after so much of the limit was put in, in percent.
+const WINDOW_PERCENT: u64 = 10;
+/// So much may be spared at once, and be read or not before that is judged, as a share of the limit.
+const AID_SHARE: u64 = 16;
+
 /// What a batch is remembered by once it has gone.
 pub(crate) fn batch_hash(key: &PartitionKey, last_offset: i64) -> u64 {
     FixedState::with_seed(0).hash_one((key, last_offset))
@@ -85,6 +103,12 @@ pub(crate) struct Policy {
     was_full: bool,
     /// What went from the main log for good, less what of it came back.
     balance_bytes: i64,
+    /// Up to when, by the clock, what was put in has paid for what readers have had spared.
+    spared_until_bytes: u64,
+    /// What was kept for readers and read, less what was not.
+    aid_balance_bytes: i64,
+    /// Until then nothing is kept for readers, by the clock.
+    aid_off_until_bytes: u64,
 }
 
 impl Policy {
@@ -147,6 +171,45 @@ impl Policy {
         u64::try_from(AWAY_PERCENT + spread).unwrap_or(0)
     }
 
+    /// Notes that `from` up to `next` was fetched, because it was not cached.
+    pub(crate) fn fetched(&self, readers: &mut Readers, from: i64, next: i64) {
+        readers.note(from, next);
+        readers.look(self.clock_bytes, self.limit_bytes / 100 * WINDOW_PERCENT);
+    }
+
+    /// Whether a reader comes by an offset before what is put into the main log now has to go.
+    pub(crate) fn reach(&self, readers: &Readers, offset: i64, main: MainLog) -> Reach {
+        if self.clock_bytes < self.aid_off_until_bytes {
+            return Reach::Unknown;
+        }
+        let age_bytes = self.clock_bytes.saturating_sub(main.oldest_since_bytes);
+        readers.reach(offset, age_bytes / 100 * REACH_PERCENT, self.clock_bytes)
+    }
+
+    /// Whether a batch without a hit may move on for a reader. As much as is put in may, so that segments come free.
+    pub(crate) fn may_spare(&mut self, bytes: u64) -> bool {
+        let earliest_bytes = self.clock_bytes.saturating_sub(self.limit_bytes / AID_SHARE);
+        let until_bytes = self.spared_until_bytes.max(earliest_bytes).saturating_add(bytes);
+        let may = until_bytes <= self.clock_bytes;
+        if may {
+            self.spared_until_bytes = until_bytes;
+        }
+        may
+    }
+
+    /// Notes what came of a batch that was kept for a reader. While more of them are for nothing, none is kept for a while.
+    pub(crate) fn aided(&mut self, was_read: bool, bytes: u64) {
+        let share_bytes = i64::try_from(self.limit_bytes / AID_SHARE).unwrap_or(i64::MAX);
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let change_bytes = if was_read { bytes } else { -bytes };
+        let balance_bytes = self.aid_balance_bytes.saturating_add(change_bytes);
+        self.aid_balance_bytes = balance_bytes.min(share_bytes);
+        if balance_bytes < -share_bytes {
+            self.aid_balance_bytes = 0;
+            self.aid_off_until_bytes = self.clock_bytes.saturating_add(self.limit_bytes);
+        }
+    }
+
     /// Notes that something has to go.
     pub(crate) fn is_full(&mut self) {
         self.was_full = true;
@@ -162,8 +225,12 @@ impl Policy {
     }
 
     /// With how many hits to its name a batch survives the eviction of its segment, if it does.
-    pub(crate) fn survives(hits: u8) -> Option<u8> {
-        hits.checked_sub(1)
+    pub(crate) fn survives(&mut self, hits: u8, reach: Reach, bytes: u64) -> Option<u8> {
+        match reach {
+            Reach::Soon if hits == 0 => self.may_spare(bytes).then_some(0),
+            Reach::Never => None,
+            _ => hits.checked_sub(1),
+        }
     }
 
     /// Notes that a batch went.
@@ -206,6 +273,7 @@ impl Policy {
         self.limit_bytes = limit_bytes;
         self.ghosts = Ghosts::default();
         self.balance_bytes = 0;
+        self.aid_balance_bytes = 0;
     }
 
     /// Memory of what it remembers, in bytes.

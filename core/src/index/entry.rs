@@ -74,23 +74,35 @@ pub(crate) struct HitMark(AtomicU8);
 
 const HITS_MAX: u8 = 2;
 const FAULTY: u8 = 1 << 7;
+/// Kept for a reader, and not known to have been read since.
+const AWAITED: u8 = 1 << 6;
+const HITS: u8 = AWAITED - 1;
 
 impl HitMark {
     /// Counts a hit, up to two. Beyond them nothing is written, so that processors do not fight over hot batches.
     pub(crate) fn hit(&self) {
         let mark = self.0.load(Ordering::Relaxed);
-        if mark & !FAULTY < HITS_MAX {
+        if mark & HITS < HITS_MAX {
             self.0.store(mark + 1, Ordering::Relaxed);
         }
     }
 
     /// Hits since it was inserted or last [reset](Self::set_hits), at most two.
     pub(crate) fn hits(&self) -> u8 {
-        self.0.load(Ordering::Relaxed) & !FAULTY
+        self.0.load(Ordering::Relaxed) & HITS
     }
 
     pub(crate) fn set_hits(&self, hits: u8) {
         self.0.store(hits.min(HITS_MAX), Ordering::Relaxed);
+    }
+
+    /// Says that it is kept for a reader that has not come yet. Ends with [`Self::set_hits`].
+    pub(crate) fn mark_awaited(&self) {
+        self.0.fetch_or(AWAITED, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & AWAITED != 0
     }
 
     /// Says that the storage did not give the batch back: it is not to be asked again (H23).

@@ -6,6 +6,7 @@ mod errors;
 mod freshness;
 mod limits;
 mod plans;
+mod readers;
 mod transactions;
 
 use alloc::vec;
