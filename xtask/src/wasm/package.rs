@@ -29,26 +29,26 @@ const ALL_CODECS: Variant = Variant {
     what: "npm package, all codecs",
     folder: "all-codecs",
     features: "javascript,gzip,lz4,snappy,zstd",
-    limit_bytes: 110 * 1024,
+    limit_bytes: 111 * 1024,
 };
 const WITHOUT_ZSTD: Variant = Variant {
     what: "npm package, without zstd",
     folder: "without-zstd",
     features: "javascript,gzip,lz4,snappy",
-    limit_bytes: 98 * 1024,
+    limit_bytes: 99 * 1024,
 };
 const COMPONENT: Variant = Variant {
     what: "component, all codecs",
     folder: "component",
     features: "component,gzip,lz4,snappy,zstd",
-    limit_bytes: 102 * 1024,
+    limit_bytes: 104 * 1024,
 };
 
 const WASI_PROGRAM: Variant = Variant {
     what: "program for WASI",
     folder: "wasi",
     features: "",
-    limit_bytes: 194 * 1024,
+    limit_bytes: 195 * 1024,
 };
 
 /// What browsers, Workers, Node and wasmtime have by now. In front of the component's encoding, not behind it.
