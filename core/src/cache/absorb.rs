@@ -247,9 +247,7 @@ impl<R: SegmentReader> Cache<R> {
             } else {
                 self.learn(key, harvest, asked_at);
                 // The first batch stands last.
-                if let [last, ..] = harvest.batches.as_slice()
-                    && let Some(first) = harvest.batches.last()
-                {
+                if let (Some(first), Some(last)) = (harvest.batches.last(), harvest.batches.first()) {
                     let next = last.span.last().saturating_add(1);
                     self.engine.fetched(&key, first.covers.base(), next);
                 }

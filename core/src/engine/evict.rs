@@ -173,15 +173,14 @@ impl<R: SegmentReader> Engine<R> {
                 continue;
             };
             // One that could not be read is not worth moving.
-            let hits = if mark.is_faulty() { 0 } else { mark.hits() };
-            let (was_awaited, is_faulty) = (mark.is_awaited(), mark.is_faulty());
-            let reach = if is_faulty {
-                Reach::Unknown
+            let (hits, reach) = if mark.is_faulty() {
+                (0, Reach::Unknown)
             } else {
-                self.policy.reach(&partition.readers, batch.span.base(), main)
+                let reach = self.policy.reach(&partition.readers, batch.span.base(), main);
+                (mark.hits(), reach)
             };
             let bytes = batch.location.batch_bytes.into();
-            if was_awaited {
+            if mark.is_awaited() {
                 self.policy.aided(hits > 0, bytes);
             }
             match self.policy.survives(hits, reach, bytes) {

@@ -187,7 +187,7 @@ impl Policy {
     }
 
     /// Whether a batch without a hit may move on for a reader. As much as is put in may, so that segments come free.
-    pub(crate) fn may_spare(&mut self, bytes: u64) -> bool {
+    fn may_spare(&mut self, bytes: u64) -> bool {
         let earliest_bytes = self.clock_bytes.saturating_sub(self.limit_bytes / AID_SHARE);
         let until_bytes = self.spared_until_bytes.max(earliest_bytes).saturating_add(bytes);
         let may = until_bytes <= self.clock_bytes;
@@ -268,12 +268,14 @@ impl Policy {
         self.ghosts.growth_bytes(batches)
     }
 
-    /// Takes over another limit. What was remembered was counted by the old one, and might take too much of a lower one.
+    /// Takes over another limit. What was remembered was counted by the old one, and might take too much of a lower one, or
+    /// last for too long.
     pub(crate) fn fit_into(&mut self, limit_bytes: u64) {
         self.limit_bytes = limit_bytes;
         self.ghosts = Ghosts::default();
         self.balance_bytes = 0;
         self.aid_balance_bytes = 0;
+        self.aid_off_until_bytes = 0;
     }
 
     /// Memory of what it remembers, in bytes.

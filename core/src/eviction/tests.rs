@@ -334,3 +334,15 @@ fn readers_that_do_not_come_are_not_waited_for_until_as_much_as_the_limit_was_pu
     put_in(&mut policy, LIMIT_BYTES / 100);
     assert_eq!(policy.reach(&readers, 520, main), Reach::Soon);
 }
+
+#[test]
+fn another_limit_waits_for_readers_again() {
+    let (mut policy, main) = full();
+    let mut readers = Readers::default();
+    read_on(&mut policy, &mut readers, 0, 500);
+    policy.aided(false, LIMIT_BYTES / 8);
+    assert_eq!(policy.reach(&readers, 500, main), Reach::Unknown);
+    // What is left of the old limit may be a thousand times the new one.
+    policy.fit_into(LIMIT_BYTES / 1_000);
+    assert_eq!(policy.reach(&readers, 500, main), Reach::Soon);
+}
