@@ -347,10 +347,12 @@ fn an_answer_is_the_same_whether_it_is_encoded_as_a_plan_or_as_a_response() {
     let other = request_of(&[(3, 7)]);
     absorb(&mut cache, &other, &response_of(vec![data(3, 20, batch(7, 2))]));
     let both = request_of(&[(3, 8), (0, 4)]);
+    // Cleared and used again, as a host does.
+    let mut of_plan = Chunks::new();
     for request in [request(3), other, both.clone(), committed(both)] {
         for version in FETCH_VERSION_TOPIC_IDS..=FETCH_VERSION_MAX {
             let plan = cache.plan(request.clone(), at(0));
-            let mut of_plan = Chunks::new();
+            of_plan.clear();
             let encoded = plan.encode_response(version, &mut of_plan);
             let response = plan.into_response();
             assert_eq!(encoded, Ok(response.is_some()));
